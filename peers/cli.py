@@ -1,0 +1,226 @@
+"""The command line: the only reader of arguments and environment, and the only printer.
+
+Heavy imports (torch, hivemind) happen inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from peers.station import Station
+    from swarmnet.config import PeerConfig
+
+app = typer.Typer(
+    name="swarmnet",
+    help="Train one model on computers that come and go.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+err = Console(stderr=True, highlight=False)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for everything that is left.")]
+Set = Annotated[list[str], typer.Option("--set", help="Override: section.key=value.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+PeerFile = Annotated[Path | None, typer.Option("--peer", help="TOML file of this machine.")]
+Port = Annotated[int | None, typer.Option("--port", help="Port to listen on (0: any).")]
+Announce = Annotated[
+    list[str], typer.Option("--announce", help="Multiaddr that others should dial instead.")
+]
+
+
+@app.command()
+def bootstrap(
+    run: Annotated[Path, typer.Argument(help="Run file (TOML).")],
+    out: Out = None,
+    port: Port = None,
+    announce: Announce = [],  # noqa: B006 - typer reads the default, nobody changes it
+    overrides: Set = [],  # noqa: B006
+    invite_file: Annotated[Path | None, typer.Option(help="Also write the invite here.")] = None,
+) -> None:
+    """Start a run: DHT entry point; prints the invite and the line that a volunteer types.
+
+    Example: [bold]swarmnet bootstrap configs/runs/demo.toml --port 4001[/]
+    """
+    from peers.roles.bootstrap import Bootstrap, Seen, write_invite
+    from swarmnet.config import RunFile
+
+    run_file = RunFile.load(find_run(run), overrides)
+    station = _station(out, f"{run_file.config.name}-bootstrap", _peer(None, [], port, announce))
+    role = Bootstrap(station, run_file)
+    try:
+        invite = role.start()
+        text = invite.encode()
+        if invite_file is not None:
+            write_invite(invite, invite_file)
+        _say(f"run [bold]{run_file.config.name}[/] {run_file.fingerprint} is open; {station.out}")
+        _say("A volunteer types:\n")
+        print(f"swarmnet peer {text}\n", flush=True)
+        last = Seen(-1, 0, 0.0)
+
+        def tell(seen: Seen) -> None:
+            nonlocal last
+            if seen.peers != last.peers or seen.progress - last.progress >= 0.05:
+                _say(f"{seen.peers} peers, {seen.tokens:,} tokens, {seen.progress:.0%}")
+                last = seen
+
+        code = role.serve(tell)
+    finally:
+        station.close()
+    raise typer.Exit(code)
+
+
+@app.command()
+def peer(
+    invite: Annotated[str, typer.Argument(help="What `swarmnet bootstrap` printed.")],
+    peer_file: PeerFile = None,
+    role: Annotated[str, typer.Option(help="auto or worker.")] = "auto",
+    out: Out = None,
+    port: Port = None,
+    announce: Announce = [],  # noqa: B006
+    overrides: Set = [],  # noqa: B006
+    run: Annotated[Path | None, typer.Option(help="Your own copy of the run file.")] = None,
+) -> None:
+    """Join a run as a volunteer; Ctrl-C leaves cleanly, the same --out continues.
+
+    Example: [bold]swarmnet peer swarm1:... --set device=cpu --set threads=4[/]
+    """
+    from swarmnet.errors import ConfigError
+    from swarmnet.wire.invite import Invite
+
+    if role not in ("auto", "worker"):
+        raise ConfigError(f"--role {role!r} is not known; known: auto, worker")
+    decoded = Invite.decode(invite)
+    given = run.read_bytes() if run is not None else None
+    settings = _peer(peer_file, overrides, port, announce)
+    station = _station(out, f"{decoded.run}-peer", settings)
+    station.stop.on_signals()
+    from peers.console import follow
+    from peers.roles.worker import work
+
+    with follow(station.log, decoded.run):
+        code = work(station, decoded, given)
+    _say(_closing_line(station.out))
+    raise typer.Exit(code)
+
+
+@app.command()
+def export(
+    invite: Annotated[str | None, typer.Argument(help="Invite of a live run.")] = None,
+    out: Out = None,
+    folders: Annotated[
+        list[Path], typer.Option("--from", help="Peers' folders, when nobody is alive.")
+    ] = [],  # noqa: B006
+    overrides: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Merge the replicas into a checkpoint that AutoModelForCausalLM.from_pretrained loads.
+
+    Example: [bold]swarmnet export swarm1:... --out merged[/]
+    """
+    from swarmnet.errors import ConfigError
+    from swarmnet.wire.invite import Invite
+
+    if (invite is None) == (not folders):
+        raise ConfigError("give either an invite or --from DIR")
+    target = out or Path("merged")
+    from peers import export as merging
+
+    settings = _peer(None, overrides, None, [])
+    if invite is not None:
+        station = _station(target / ".export", "export", settings)
+        try:
+            run_file, merged = merging.from_swarm(station, Invite.decode(invite))
+        finally:
+            station.close()
+    else:
+        run_file, merged = merging.from_folders(folders)
+    merging.save(run_file, merged.theta, settings.models, target)
+    result = {
+        "out": str(target),
+        "replicas": sorted(merged.replicas),
+        "disagreement": merged.disagreement,
+    }
+    if as_json:
+        print(json.dumps(result))
+    else:
+        count = len(merged.replicas)
+        _say(f"{count} replicas merged into {target} (disagreement {merged.disagreement:.2e})")
+
+
+def find_run(path: Path) -> Path:
+    """A path, or the name of a run file that ships with the package."""
+    from peers.configs_folder import shipped
+
+    return path if path.exists() else shipped("runs", path.name) or path
+
+
+def _peer(
+    path: Path | None, overrides: list[str], port: int | None, announce: list[str]
+) -> PeerConfig:
+    from swarmnet.config import load_peer
+    from swarmnet.wire.invite import parse_address
+
+    settings = load_peer(path, overrides)
+    changes: dict[str, Any] = {}
+    if port is not None:
+        changes["port"] = port
+    if announce:
+        changes["announce"] = tuple(announce)
+    for address in announce or settings.announce:
+        parse_address(address, needs_peer=False)
+    return settings.model_validate(settings.model_dump() | changes) if changes else settings
+
+
+def _station(out: Path | None, name: str, settings: PeerConfig) -> Station:
+    from peers.station import Station
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"{name}-{stamp}-{os.getpid()}"
+    station = Station.open(folder, folder.name, settings)
+    station.stop.on_signals()
+    return station
+
+
+def _closing_line(out: Path) -> str:
+    from swarmnet.events import read_events
+
+    last = [e for e in read_events(out / "events.jsonl") if e["event"] == "peer_finished"]
+    if not last:
+        return f"nothing done; {out}"
+    done = last[-1]
+    gave = done["bytes_sent"] / 1e6
+    return f"{done['steps']} steps, {done['ok']} exchanges, {gave:.1f} MB given; {out}"
+
+
+def _say(text: str) -> None:
+    err.print(text)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    logging.basicConfig(level=os.environ.get("SWARMNET_LOG", "WARNING").upper(), stream=sys.stderr)
+    from swarmnet.errors import SwarmnetError
+
+    try:
+        app()
+    except SwarmnetError as error:
+        err.print(f"swarmnet: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(4)
+
+
+if __name__ == "__main__":
+    main()

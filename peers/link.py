@@ -1,0 +1,124 @@
+"""A process's membership of one run: its node, the phone book, who is alive, how far the run is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peers.give import TOPIC as GIVE_TOPIC
+from peers.give import ask
+from peers.progress import Progress
+from peers.station import Station
+from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
+from swarmnet.errors import LinkError, PeerFault, RunMismatchError, UnreachableError
+from swarmnet.events import DaemonRestarted
+from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.transport import Handler
+from swarmnet.net.daemon import Listen
+from swarmnet.net.node import Node, NodeOptions
+from swarmnet.net.phonebook import Phonebook, PhonebookOptions
+from swarmnet.wire.invite import Invite, parse_address
+
+REFRESH_S = 0.25
+REFERENCE = "run.toml"
+"""The run file's name inside ``--out``."""
+
+
+@dataclass
+class Link:
+    """Made by ``join``; lives in the network's loop; left by ``leave``."""
+
+    node: Node
+    run: RunFile
+    membership: Membership
+    phonebook: Phonebook
+    progress: Progress
+    _refresher: asyncio.Task[None]
+
+    @classmethod
+    async def join(
+        cls, station: Station, node: Node, run: RunFile, owner: str, status: Callable[[], Status]
+    ) -> Link:
+        """Enter the phone book and read it once."""
+        renew_s = run.config.membership.renew_s
+        membership = Membership(node.me, renew_s)
+        phonebook = Phonebook(node, membership, status, PhonebookOptions(renew_s, owner))
+        phonebook.on_event = station.log.emit
+        node.run_file = run.raw
+        node.on_restart = lambda seconds: station.log.emit(DaemonRestarted(seconds))
+        progress = Progress(run.config.target, membership)
+        await phonebook.start()
+        progress.refresh()
+        refresher = asyncio.create_task(_refresh(progress))
+        return cls(node, run, membership, phonebook, progress, refresher)
+
+    async def give(self, handler: Handler) -> None:
+        await self.node.serve(GIVE_TOPIC, handler)
+
+    async def leave(self) -> None:
+        """Tell the others, then take the node down. Bounded by a few seconds."""
+        self._refresher.cancel()
+        await self.phonebook.leave()
+        await self.node.close()
+
+
+async def _refresh(progress: Progress) -> None:
+    while True:
+        progress.refresh()
+        await asyncio.sleep(REFRESH_S)
+
+
+async def start_node(station: Station, invite: Invite) -> Node:
+    """A node that reached the run. Raises UnreachableError, AddressError."""
+    peer = station.peer
+    options = NodeOptions(
+        identity=station.identity,
+        fingerprint=invite.fingerprint,
+        bootstrap=invite.bootstrap,
+        listen=Listen(peer.host, peer.port, peer.announce),
+    )
+    return await Node.start(options)
+
+
+async def learn_run(station: Station, node: Node, invite: Invite, given: bytes | None) -> RunFile:
+    """The run file that the invite names: from the user, from an earlier start, or from a peer.
+
+    Raises:
+        RunMismatchError: the user's own file is another run's; names the keys that differ.
+        UnreachableError: nobody gives it.
+    """
+    kept = station.out / REFERENCE
+    if given is None and kept.exists():
+        raw = kept.read_bytes()
+        if fingerprint(raw) == invite.fingerprint:
+            return RunFile(raw, str(kept))
+    raw = await _ask_run(node, invite, given)
+    kept.write_bytes(raw)
+    return RunFile(raw, "the run file of the swarm")
+
+
+async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
+    node.run_file = given or b""
+    reasons = []
+    for address in invite.bootstrap:
+        peer = str(parse_address(address).value_for_protocol("p2p"))
+        try:
+            await node.hello(peer)
+            _, content = await ask(node, peer, "run", MAX_RUN_FILE_BYTES)
+        except (LinkError, PeerFault) as error:
+            reasons.append(f"{peer[-6:]}: {error}")
+            continue
+        raw = bytes(content)
+        if fingerprint(raw) != invite.fingerprint:
+            reasons.append(f"{peer[-6:]}: gave another run file than the invite names")
+        elif given is not None and given != raw:
+            raise RunMismatchError(_difference(given, raw))
+        else:
+            return raw
+    raise UnreachableError("nobody gave the run file: " + "; ".join(reasons))
+
+
+def _difference(mine: bytes, theirs: bytes) -> str:
+    keys = differing_keys(mine, theirs)
+    return "the swarm trains another run: " + ("; ".join(keys) or "only comments or spaces differ")

@@ -1,0 +1,109 @@
+"""A bootstrap: the DHT's entry point, the giver of the run file, the keeper of the owner's key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers.give import TOPIC, Easel, Giver
+from peers.link import REFERENCE, Link
+from peers.station import Station
+from swarmnet.config import RunFile
+from swarmnet.errors import StorageError
+from swarmnet.events import PeerStarted
+from swarmnet.exchange.membership import Status
+from swarmnet.net.daemon import Listen
+from swarmnet.net.identity import load_or_create
+from swarmnet.net.node import Node, NodeOptions
+from swarmnet.wire.invite import Invite
+
+OWNER_KEY = "owner.key"
+TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the bootstrap tells its owner every now and then."""
+
+    peers: int
+    tokens: int
+    progress: float
+
+
+class Bootstrap:
+    """One bootstrap process; trains nothing and holds no weights."""
+
+    def __init__(self, station: Station, run: RunFile) -> None:
+        self.station = station
+        self._run = run
+        self._link: Link
+        self.invite: Invite
+
+    def start(self) -> Invite:
+        """Begin (or, with the same folder, continue) the run. Raises AddressError."""
+        station = self.station
+        self._keep_run_file()
+        owner = load_or_create(station.out / OWNER_KEY)
+        self._link = station.net.run(self._open(owner.peer_id))
+        addresses = self._link.node.addresses
+        self.invite = Invite(
+            self._run.config.name, self._run.fingerprint, tuple(addresses[:4]), owner.peer_id
+        )
+        station.log.emit(
+            PeerStarted(
+                role="bootstrap",
+                run=self._run.config.name,
+                fingerprint=self._run.fingerprint,
+                peer_id=self._link.node.me,
+            )
+        )
+        return self.invite
+
+    def serve(self, tell: Callable[[Seen], None]) -> int:
+        """Until told to stop; calls ``tell`` about once a second. Returns the exit code."""
+        try:
+            while not self.station.stop.wait(TICK_S):
+                tell(self.station.net.run(self._look()))
+        finally:
+            self.station.net.run(self._link.leave())
+        return 0
+
+    async def _open(self, owner: str) -> Link:
+        peer = self.station.peer
+        options = NodeOptions(
+            identity=self.station.identity,
+            fingerprint=self._run.fingerprint,
+            run_file=self._run.raw,
+            listen=Listen(peer.host, peer.port, peer.announce),
+        )
+        node = await Node.start(options)
+        giver = Giver(self._run.raw, Easel(), lambda: False, self.station.log.emit)
+        await node.serve(TOPIC, giver.handle)
+        return await Link.join(self.station, node, self._run, owner, _status)
+
+    async def _look(self) -> Seen:
+        now = time.monotonic()
+        members = self._link.membership
+        workers = ("syncing", "training", "paused", "consensus")
+        live = members.alive(now, workers)
+        tokens = members.swarm_tokens(0, now)
+        return Seen(len(live), tokens, self._link.progress.share(0, 0.0))
+
+    def _keep_run_file(self) -> None:
+        try:
+            (self.station.out / REFERENCE).write_bytes(self._run.raw)
+        except OSError as error:
+            raise StorageError(f"{self.station.out}: {error.strerror}") from error
+
+
+def _status() -> Status:
+    return Status(incarnation=0, counter=0, state="serving", role="bootstrap")
+
+
+def write_invite(invite: Invite, path: Path) -> None:
+    """Whole or not at all: somebody may be waiting for the file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(invite.encode() + "\n")
+    part.rename(path)

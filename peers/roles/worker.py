@@ -1,0 +1,431 @@
+"""A worker: holds a whole replica, takes inner steps, meets random partners in the background.
+
+Life of a worker: syncing -> training (-> paused -> training) -> consensus -> serving -> left.
+The main thread trains; everything of the network happens in the network thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from pathlib import Path
+
+
+import psutil
+import torch
+
+from peers.give import Easel, Giver, Portrait, ask_anyone
+from peers.link import Link, learn_run, start_node
+from peers.station import Station
+from swarmnet.config import RunFile
+from swarmnet.data import Batches, Corpus
+from swarmnet.errors import LinkError, StorageError
+from swarmnet.events import (
+    CheckpointWritten,
+    Event,
+    ExchangeDone,
+    PeerFinished,
+    PeerStarted,
+    StateTaken,
+    StepDone,
+)
+from swarmnet.exchange.consensus import Plan, reach_consensus
+from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.links import Links
+from swarmnet.exchange.membership import Status
+from swarmnet.exchange.window import Pace, Window
+from swarmnet.model import ModelBuilder
+from swarmnet.train import checkpoint
+from swarmnet.train.loop import Trainer, choose_device
+from swarmnet.train.replica import Replica
+from swarmnet.wire.invite import Invite
+
+DONOR_STATES = ("training", "consensus", "serving")
+POLL_S = 0.02
+DONOR_TRIES = 5
+"""Rounds of asking everybody for state, before a joiner gives up on a swarm that trains."""
+SETTLE_S = 5.0
+
+
+class Worker:
+    """One worker process. ``run`` returns the process's exit code."""
+
+    def __init__(self, station: Station, invite: Invite, given: bytes | None = None) -> None:
+        self.station = station
+        self._invite = invite
+        self._given = given
+        self.state = "syncing"
+        self._tokens = 0
+        self._base_elapsed_s = 0.0
+        self._began: float | None = None
+        self._train_s = 0.0
+        self._stall_s = 0.0
+        self._rate = 0.0
+        self._counts = {"ok": 0, "solo": 0, "failed": 0}
+        self._bytes = 0
+        self._first_step = 0
+        self._easel = Easel()
+        self._written: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._checkpoint_due = 0.0
+        self.trainer: Trainer
+        self.replica: Replica
+        self.gossip: Gossip
+        self.link: Link
+        self.run_file: RunFile
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Join, train to the end of the run, serve the result. Raises SwarmnetError."""
+        net, station = self.station.net, self.station
+        node = net.run(start_node(station, self._invite))
+        try:
+            self.run_file = net.run(learn_run(station, node, self._invite, self._given))
+            self._build()
+            self.link = net.run(
+                Link.join(station, node, self.run_file, self._invite.owner, self._status)
+            )
+        except BaseException:
+            net.run(node.close())
+            raise
+        try:
+            self._open_exchange()
+            self._take_state()
+            return self._live()
+        finally:
+            net.run(self.link.leave())
+
+    def _live(self) -> int:
+        self._change_state("training")
+        self.station.net.submit(self.gossip.run())
+        finished = self._train()
+        if not finished:
+            return self._farewell(f"left: {self.station.stop.reason}", code=4)
+        self._reach_consensus()
+        self._save_model()
+        self._change_state("serving")
+        self._farewell("finished", code=0)
+        self._serve()
+        return 0
+
+    def _farewell(self, reason: str, code: int) -> int:
+        self._write_checkpoint(wait=True)
+        self._log_finished(reason)
+        return code
+
+    # ---- building -----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        run, peer = self.run_file.config, self.station.peer
+        if peer.threads:
+            torch.set_num_threads(peer.threads)
+        device = choose_device(peer.device)
+        self.builder: ModelBuilder = run.model.build("model", peer.models)
+        module = self.builder.build(run.seed).to(device)
+        corpus: Corpus = run.data.build("data", self.builder.tokenizer(), peer.texts)
+        me = self.station.identity.peer_id
+        self.replica = Replica(module, run, seed=self.station.incarnation)
+        self.trainer = Trainer(run, self.replica, Batches(corpus.train, run.batch, run.seed, me))
+        self.station.log.emit(
+            PeerStarted(
+                role="worker",
+                run=run.name,
+                fingerprint=self.run_file.fingerprint,
+                peer_id=me,
+                device=str(device),
+                parameters=self.replica.theta.numel(),
+                corpus=corpus.hash,
+            )
+        )
+
+    def _open_exchange(self) -> None:
+        run, me = self.run_file.config, self.link.node.me
+        cadence = run.cadence.build("cadence")
+        rng = random.Random(f"{run.seed} {me}")
+        window = Window(me, cadence, run.matching.build("matching"), rng)
+
+        def wants(step: int, progress: float) -> bool:
+            pace = Pace(step - window.origin, step, progress)
+            return self.state == "consensus" or cadence.willing(pace)
+
+        self.desk = Desk(self.replica, wants)
+        self.around = Surroundings(
+            transport=self.link.node,
+            membership=self.link.membership,
+            links=Links(),
+            mine=self.link.phonebook.mine,
+            offload=asyncio.to_thread,
+            emit=self._note_exchange,
+        )
+        giver = Giver(
+            self.run_file.raw,
+            self._easel,
+            lambda: self.state in DONOR_STATES,
+            self.station.log.emit,
+        )
+
+        async def open_all() -> Gossip:
+            gossip = Gossip(self.around, window, self.desk, self.replica, self.station.incarnation)
+            await gossip.open()
+            await self.link.give(giver.handle)
+            return gossip
+
+        self.gossip = self.station.net.run(open_all())
+
+    # ---- the first state ------------------------------------------------------------------------
+
+    def _take_state(self) -> None:
+        """Own checkpoint first, then a healthy donor, then the run's seed."""
+        began = time.monotonic()
+        found = checkpoint.read(self._checkpoints, {"fingerprint": self.run_file.fingerprint})
+        if found is not None:
+            tensors, facts = found
+            self._adopt(Portrait(tensors, facts), resumed=True)
+            self._log_state("checkpoint", began)
+        elif self._donors():
+            donor, portrait = self._fetch()
+            self._adopt(portrait, resumed=False)
+            size = sum(4 * t.numel() for t in portrait.tensors.values())
+            self._log_state("donor", began, donor, size)
+            self.gossip.window.ripen(self.trainer.steps)
+        else:
+            self._log_state("seed", began)
+        self._first_step = self.trainer.steps
+
+    def _donors(self) -> list[str]:
+        """Live peers that have taken a step, those with most tokens first."""
+        members = self.link.membership
+        live = members.alive(time.monotonic(), DONOR_STATES)
+        steps = {peer: status.step for peer in live if (status := members.status(peer))}
+        return sorted((p for p in steps if steps[p] > 0), key=lambda p: (-steps[p], p))
+
+    def _fetch(self) -> tuple[str, Portrait]:
+        limit = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
+        for attempt in range(DONOR_TRIES):
+            try:
+                donors = self._donors()
+                return self.station.net.run(ask_anyone(self.link.node, donors, "state", limit))
+            except LinkError:
+                if attempt == DONOR_TRIES - 1 or self.station.stop.wait(1.0):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _adopt(self, portrait: Portrait, *, resumed: bool) -> None:
+        facts = portrait.facts
+        self.replica.load(portrait.tensors, met=bool(facts["met"]))
+        self.trainer.steps = facts["step"]
+        self._base_elapsed_s = float(facts["elapsed_s"])
+        if resumed:
+            self._tokens = facts["tokens"]
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def _train(self) -> bool:
+        """Inner steps until the run is over (True) or this process was told to leave (False)."""
+        station, phonebook = self.station, self.link.phonebook
+        self._checkpoint_due = time.monotonic() + station.peer.checkpoint_s
+        while not station.stop:
+            if phonebook.order == "pause":
+                self._pause()
+                continue
+            progress = self._progress()
+            if progress >= 1 or phonebook.order == "end":
+                return True
+            self._step(progress)
+        return False
+
+    def _step(self, progress: float) -> None:
+        started = time.perf_counter()
+        self._boundary(progress)
+        stall_s = time.perf_counter() - started
+        step = self.trainer.step(progress)
+        if self._began is None:
+            self._began = time.monotonic()
+        seconds = time.perf_counter() - started
+        self._tokens += step.tokens
+        self._train_s += seconds
+        self._stall_s += stall_s
+        self._rate = self._tokens_per_second(step.tokens, seconds)
+        self.station.log.emit(
+            StepDone(
+                step=self.trainer.steps,
+                loss=step.loss,
+                lr=step.lr,
+                tokens=step.tokens,
+                progress=progress,
+                seconds=seconds,
+                stall_s=stall_s,
+            )
+        )
+        self._between_steps()
+
+    def _boundary(self, progress: float) -> None:
+        for event in self.desk.boundary(self.trainer.steps, progress):
+            self._note_exchange(event)
+
+    def _between_steps(self) -> None:
+        self._easel.paint(self._portrait)
+        if time.monotonic() >= self._checkpoint_due:
+            self._write_checkpoint(wait=False)
+
+    def _pause(self) -> None:
+        """The owner's order: no steps, no meetings, still alive and still a donor."""
+        self.gossip.paused = True
+        self._change_state("paused")
+        while self.link.phonebook.order == "pause" and not self.station.stop.wait(POLL_S):
+            self._boundary(self._progress())
+            self._easel.paint(self._portrait)
+        self.gossip.paused = False
+        self._change_state("training")
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def _reach_consensus(self) -> None:
+        """Let a meeting under way end, then hold the scheduled rounds of pure averaging."""
+        self.gossip.paused = True
+        deadline = time.monotonic() + SETTLE_S
+        while not self.gossip.free and time.monotonic() < deadline:
+            self._boundary(1.0)
+            time.sleep(POLL_S)
+        self._boundary(1.0)
+        self.replica.enter_consensus()
+        self.gossip.stance = "consensus"
+        self._change_state("consensus")
+        run = self.run_file.config
+        plan = Plan(run.consensus.matching.build("matching"), run.seed, run.consensus.budget_s)
+        phase = self.station.net.submit(reach_consensus(self.gossip, self.around, plan))
+        while not phase.done() and not self.station.stop:
+            self._boundary(1.0)
+            self._easel.paint(self._portrait)
+            time.sleep(POLL_S)
+        self._boundary(1.0)
+        self.gossip.stance = "leaving"
+
+    def _save_model(self) -> None:
+        self.builder.save(self.replica.module, self.station.out / "model")
+
+    def _serve(self) -> None:
+        """Give the result to whoever exports, until told to stop or nobody came for long enough."""
+        until = time.monotonic() + self.station.peer.serve_s
+        while time.monotonic() < until and not self.station.stop.wait(POLL_S):
+            self._easel.paint(self._portrait)
+
+    # ---- state on disk and for others -----------------------------------------------------------
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.station.out / "checkpoint"
+
+    def _portrait(self) -> Portrait:
+        facts = {
+            "fingerprint": self.run_file.fingerprint,
+            "step": self.trainer.steps,
+            "tokens": self._tokens,
+            "elapsed_s": self._elapsed_s(),
+            "met": self.replica.met,
+        }
+        return Portrait(self.replica.tensors(), facts)
+
+    def _write_checkpoint(self, *, wait: bool) -> None:
+        """Copy now, write beside training; a refusing disk is an event, not an end."""
+        self._checkpoint_due = time.monotonic() + self.station.peer.checkpoint_s
+        if self._writer is not None:
+            if self._writer.is_alive() and not wait:
+                return
+            self._writer.join()
+        portrait, began = self._portrait(), time.monotonic()
+
+        def write() -> None:
+            size, problem = 0, ""
+            try:
+                size = checkpoint.write(self._checkpoints, portrait.tensors, portrait.facts)
+            except StorageError as error:
+                problem = str(error)
+            seconds = time.monotonic() - began
+            event = CheckpointWritten(portrait.facts["step"], seconds, size, problem)
+            self.station.log.emit(event)
+
+        self._writer = threading.Thread(target=write, name="swarmnet-checkpoint", daemon=True)
+        self._writer.start()
+        if wait:
+            self._writer.join()
+
+    # ---- numbers --------------------------------------------------------------------------------
+
+    def _status(self) -> Status:
+        return Status(
+            incarnation=0,
+            counter=0,
+            state=self.state,
+            role="worker",
+            tokens=self._tokens,
+            elapsed_s=self._elapsed_s(),
+            step=self.trainer.steps,
+            rate=self._rate,
+        )
+
+    def _change_state(self, state: str) -> None:
+        self.state = state
+        if state == "training":
+            self.gossip.stance = "train"
+        self.link.phonebook.nudge()
+
+    def _elapsed_s(self) -> float:
+        since = time.monotonic() - self._began if self._began is not None else 0.0
+        return self._base_elapsed_s + since
+
+    def _progress(self) -> float:
+        return self.link.progress.share(self._tokens, self._elapsed_s())
+
+    def _tokens_per_second(self, tokens: int, seconds: float) -> float:
+        now = tokens / max(seconds, 1e-6)
+        return now if not self._rate else self._rate + 0.1 * (now - self._rate)
+
+    def _note_exchange(self, event: ExchangeDone) -> None:
+        """Both threads come here; counters are only read after both are done."""
+        kind = {"ok": "ok", "solo": "solo", "failed": "failed", "pending": "failed"}
+        if event.outcome in kind:
+            self._counts[kind[event.outcome]] += 1
+        self._bytes += event.bytes_sent
+        self.station.log.emit(event)
+
+    def _log_state(self, source: str, began: float, donor: str = "", size: int = 0) -> None:
+        self.station.log.emit(
+            StateTaken(
+                source=source,
+                step=self.trainer.steps,
+                weights=self.replica.weights_hash(),
+                seconds=time.monotonic() - began,
+                bytes=size,
+                donor=donor,
+            )
+        )
+
+    def _log_finished(self, reason: str) -> None:
+        self.station.log.emit(
+            PeerFinished(
+                reason=reason,
+                steps=self.trainer.steps - self._first_step,
+                tokens=self._tokens,
+                bytes_sent=self._bytes,
+                train_s=self._train_s,
+                stall_s=self._stall_s,
+                memory=psutil.Process().memory_info().rss,
+                **self._counts,
+            )
+        )
+
+
+def work(station: Station, invite: Invite, given: bytes | None = None) -> int:
+    """Run a worker to its end. Raises SwarmnetError."""
+    try:
+        return Worker(station, invite, given).run()
+    finally:
+        station.close()
+
+

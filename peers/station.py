@@ -1,0 +1,80 @@
+"""What every process of a swarm stands on: its folder, its key, its log, its network thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from swarmnet.config import PeerConfig
+from swarmnet.errors import StorageError
+from swarmnet.events import EventLog
+from swarmnet.net.identity import Identity, load_or_create
+from swarmnet.net.thread import NetThread
+
+
+class Stop:
+    """Set once, by a signal or by the process itself; everybody who waits looks here."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason = ""
+
+    def set(self, reason: str) -> None:
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+    def on_signals(self) -> None:
+        """SIGTERM and Ctrl-C ask to leave; a second one is left to the system."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            self.set(signal.Signals(number).name)
+            signal.signal(number, signal.SIG_DFL)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handler)
+
+
+@dataclass
+class Station:
+    """One process's own things. ``close`` ends what was started here."""
+
+    out: Path
+    name: str
+    peer: PeerConfig
+    stop: Stop
+    identity: Identity
+    log: EventLog
+    net: NetThread
+    incarnation: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def open(cls, out: Path, name: str, peer: PeerConfig) -> Station:
+        """Raises StorageError when ``out`` cannot be made, IdentityError on a foreign key file."""
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{out}: {error.strerror}") from error
+        return cls(
+            out=out,
+            name=name,
+            peer=peer,
+            stop=Stop(),
+            identity=load_or_create(peer.identity or out / "identity.key"),
+            log=EventLog(out / "events.jsonl", name),
+            net=NetThread().start(),
+        )
+
+    def close(self) -> None:
+        self.net.stop()
+        self.log.close()

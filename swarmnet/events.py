@@ -1,0 +1,235 @@
+"""Typed events: the one source of everything that is shown, measured or reported.
+
+Every process writes one JSON object a line into its own ``events.jsonl``; a line carries the
+wall clock ``time``, the writer's ``peer`` name and the event's name under ``event``. Readers
+skip a torn last line, because a killed process may leave one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+
+class Event:
+    """Base of all events; subclasses are frozen dataclasses whose ``name`` stands in the log."""
+
+    name: ClassVar[str]
+    types: ClassVar[dict[str, type[Event]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Event.types[cls.name] = cls
+
+
+@dataclass(frozen=True)
+class PeerStarted(Event):
+    """A process is up: its role and what it will train."""
+
+    name = "peer_started"
+    role: str
+    run: str
+    fingerprint: str
+    peer_id: str
+    device: str = ""
+    parameters: int = 0
+    corpus: str = ""
+
+
+@dataclass(frozen=True)
+class StateTaken(Event):
+    """Where the first weights came from: ``seed``, ``donor`` or ``checkpoint``."""
+
+    name = "state_taken"
+    source: str
+    step: int
+    weights: str
+    seconds: float = 0.0
+    bytes: int = 0
+    donor: str = ""
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """One inner step. ``loss`` in nats per token; ``stall_s`` is time waited for the network."""
+
+    name = "step"
+    step: int
+    loss: float
+    lr: float
+    tokens: int
+    progress: float
+    seconds: float
+    stall_s: float
+
+
+@dataclass(frozen=True)
+class ExchangeDone(Event):
+    """One window's meeting. ``outcome`` is ok, solo, failed, pending or late.
+
+    ``distance`` is the root mean square difference between the two payloads; ``staleness`` the
+    inner steps between the snapshot and the moment its result was applied.
+    """
+
+    name = "exchange"
+    phase: str
+    outcome: str
+    partner: str
+    round: int
+    seconds: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    distance: float = 0.0
+    staleness: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PeerSeen(Event):
+    """The live view gained or lost a peer (``alive`` says which)."""
+
+    name = "peer_seen"
+    peer_id: str
+    alive: bool
+
+
+@dataclass(frozen=True)
+class CheckpointWritten(Event):
+    """A checkpoint is on disk; with ``error`` it is not, and the previous one stands."""
+
+    name = "checkpoint"
+    step: int
+    seconds: float
+    bytes: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class DaemonRestarted(Event):
+    """The libp2p daemon died and is back under the same identity."""
+
+    name = "daemon_restarted"
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StateServed(Event):
+    """This peer gave its state to somebody."""
+
+    name = "state_served"
+    to: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Held-out loss (nats per token) of ``merged`` or of one replica."""
+
+    name = "evaluated"
+    subject: str
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class FaultInjected(Event):
+    """Somebody hurt the swarm on purpose: ``kill`` or ``join``."""
+
+    name = "fault"
+    kind: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class SampleWritten(Event):
+    """Text that the merged model wrote."""
+
+    name = "sample"
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PeerFinished(Event):
+    """The last line of a peer that left in good order. ``memory`` in bytes, resident."""
+
+    name = "peer_finished"
+    reason: str
+    steps: int
+    tokens: int
+    ok: int
+    solo: int
+    failed: int
+    bytes_sent: int
+    train_s: float
+    stall_s: float
+    memory: int = 0
+
+
+class EventLog:
+    """Appends events of one process to a file and tells listeners. Safe from any thread."""
+
+    def __init__(self, path: Path | None, peer: str) -> None:
+        self.peer = peer
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._file: TextIO | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torn = _ends_torn(path)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+            if torn:
+                self._file.write("\n")
+
+    def emit(self, event: Event) -> None:
+        """Write ``event``; a full disk loses the line, never the training."""
+        fields = dataclasses.asdict(event)  # type: ignore[call-overload]
+        line = {"time": time.time(), "peer": self.peer, "event": event.name} | fields
+        with self._lock:
+            if self._file is not None:
+                try:
+                    self._file.write(json.dumps(line) + "\n")
+                except OSError:
+                    self._file = None
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(line)
+
+    def listen(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Call ``listener`` with every later line, in the emitting thread."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def _ends_torn(path: Path) -> bool:
+    """Whether a killed process left half a line, which would swallow the next one."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, io.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of an event file, oldest first; unreadable lines (a torn tail) are skipped."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and str(record.get("event")) in Event.types:
+                yield record

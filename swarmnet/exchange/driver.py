@@ -1,0 +1,416 @@
+"""The shell around the exchange: joins machines, desk and membership to a transport.
+
+It lives in the network's event loop. Every decision it acts on is made elsewhere (``window``,
+``pair``, ``ledger``); here is only the order of calls. One meeting at a time per peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from swarmnet.errors import LinkError, PeerFault
+from swarmnet.events import ExchangeDone
+from swarmnet.exchange.desk import Correction, Desk, Settlement, Snapshot, Subject
+from swarmnet.exchange.ledger import Decisions, Open, Pending
+from swarmnet.exchange.links import Links
+from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
+from swarmnet.exchange.session import Hooks, Session
+from swarmnet.exchange.transport import FrameStream, Transport
+from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
+from swarmnet.wire.messages import (
+    Accept,
+    Ask,
+    Decline,
+    DeclineReason,
+    Digest,
+    Offer,
+    Phase,
+    Tell,
+)
+
+TOPIC = "exchange"
+ASK_TOPIC = "ask"
+ROUND_BITS = 24
+"""Rounds are numbered from incarnation << ROUND_BITS, so no restart ever reuses one."""
+
+Stance = Literal["syncing", "train", "consensus", "leaving"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the driver needs from its process."""
+
+    transport: Transport
+    membership: Membership
+    links: Links
+    mine: Callable[[], Status]
+    offload: Callable[..., Awaitable[Any]]
+    """``await offload(fn, *args)``: run heavy work beside the loop (inline in simulation)."""
+    emit: Callable[[ExchangeDone], None]
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass
+class Scheduled:
+    """The one meeting that a peer in the consensus phase waits for."""
+
+    index: int = 0
+    partner: str | None = None
+    met: bool = False
+
+
+@dataclass
+class _Meeting:
+    """One meeting from agreement to settlement, as this peer sees it."""
+
+    phase: Phase
+    partner: str
+    round: int
+    began: float
+    snapshot: Snapshot | None = None
+    own: memoryview = field(default_factory=lambda: memoryview(b""))
+    correction: Correction | None = None
+
+
+class _ReceiveBuffer:
+    """One buffer for the partner's payload, kept between meetings; a second asker gets its own."""
+
+    def __init__(self) -> None:
+        self._kept: bytearray | None = None
+
+    def lend(self, nbytes: int) -> bytearray:
+        kept, self._kept = self._kept, None
+        return kept if kept is not None and len(kept) == nbytes else bytearray(nbytes)
+
+    def give_back(self, buffer: bytearray) -> None:
+        if buffer:
+            self._kept = buffer
+
+
+class Gossip:
+    """One peer's meetings, as offerer and as acceptor, in training and in consensus."""
+
+    def __init__(
+        self, around: Surroundings, window: Window, desk: Desk, subject: Subject, incarnation: int
+    ) -> None:
+        self._around = around
+        self._desk = desk
+        self._subject = subject
+        self.window = window
+        self.decisions = Decisions()
+        self.pending: Pending[Any] = Pending()
+        self.stance: Stance = "syncing"
+        self.paused = False
+        self.scheduled = Scheduled()
+        self._round = incarnation << ROUND_BITS
+        self._calling: str | None = None
+        self._meeting: _Meeting | None = None
+        self._wake = asyncio.Event()
+        self._buffer = _ReceiveBuffer()
+        self._asked_in = -1
+
+    # ---- life -------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Serve meetings; from here on the desk's boundaries drive the window."""
+        loop = asyncio.get_running_loop()
+        await self._around.transport.serve(TOPIC, self._serve)
+        await self._around.transport.serve(ASK_TOPIC, self._serve_ask)
+
+        def wake(step: int, progress: float) -> None:
+            with suppress(RuntimeError):  # the loop is closing: nobody is left to wake
+                loop.call_soon_threadsafe(self._boundary, step, progress)
+
+        self._desk.wake = wake
+
+    async def run(self) -> None:
+        """Meet whenever the window is ripe, until cancelled."""
+        while True:
+            self._wake.clear()
+            until = await self._turn()
+            timeout = None if until is None else max(0.0, until - self._around.clock())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+
+    @property
+    def free(self) -> bool:
+        return self._calling is None and self._meeting is None
+
+    @property
+    def can_offer(self) -> bool:
+        """Free, and the training thread left a snapshot."""
+        return self.free and self._desk.has_snapshot()
+
+    def _boundary(self, step: int, progress: float) -> None:
+        self.window.boundary(step, progress, self._around.clock())
+        self._wake.set()
+
+    async def _turn(self) -> float | None:
+        """Act once; returns when to look again (None: at the next boundary)."""
+        if self.stance != "train" or self.paused or not self.free:
+            return None
+        now = self._around.clock()
+        await self._ask_about_pending(now)
+        if not self._desk.has_snapshot():
+            return None
+        live = self._around.membership.alive(now, ("training",))
+        decision = self.window.next(live, now)
+        match decision:
+            case OfferTo(peer):
+                await self.offer(peer, "train", 0)
+                return now
+            case GoSolo():
+                self._go_solo()
+                return now
+        return decision.until
+
+    # ---- as offerer -------------------------------------------------------------------------
+
+    async def offer(self, peer: str, phase: Phase, index: int) -> End:
+        """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault."""
+        self._round += 1
+        self._calling = peer
+        meeting = _Meeting(phase, peer, self._round, self._around.clock())
+        offer = Offer(
+            round=self._round,
+            phase=phase,
+            index=index,
+            layout=self._subject.layout,
+            nbytes=self._subject.nbytes,
+            digest=self._digest(),
+        )
+        machine = Offerer(offer, self._buffer.lend)
+        session: Session | None = None
+        try:
+            deadline_s = self._around.links.deadline_s(peer)
+            stream = await self._around.transport.open(peer, TOPIC, deadline_s)
+            session = Session(stream, machine, self._hooks(meeting), self._around.links)
+            await session.run()
+        except LinkError as error:
+            machine.lost(str(error))
+        finally:
+            self._calling = None
+        answer = machine.accept or machine.decline
+        if answer is not None:
+            self._heard(peer, answer.digest)
+        if machine.decline is not None:
+            self.window.declined(peer, machine.decline.retry_s, self._around.clock())
+            return End.DECLINED
+        return self._conclude(meeting, machine, session)
+
+    # ---- as acceptor ------------------------------------------------------------------------
+
+    async def _serve(self, stream: FrameStream) -> None:
+        """A peer opened a stream to us: it offers."""
+        links = self._around.links
+        peer = stream.peer
+        offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
+        self._heard(peer, offer.digest)
+        reason = self._refusal(peer, offer)
+        if reason is not None:
+            decline = Decline(reason=reason, retry_s=self._retry_s(reason), digest=self._digest())
+            await stream.send(decline.frame(), links.deadline_s(peer))
+            with suppress(LinkError, PeerFault):
+                await stream.receive(links.deadline_s(peer))  # the offerer reads last and closes
+            await stream.close()
+            return
+        await self._accept(stream, offer)
+
+    async def _accept(self, stream: FrameStream, offer: Offer) -> None:
+        peer = stream.peer
+        meeting = _Meeting(offer.phase, peer, offer.round, self._around.clock())
+        self._meeting = meeting
+        self.decisions.begin(peer, offer.round)
+        accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
+
+        def commit() -> bool:
+            return self.decisions.commit(peer, offer.round)
+
+        machine = Acceptor(offer, accept, commit, self._buffer.lend)
+        session = Session(stream, machine, self._hooks(meeting), self._around.links)
+        try:
+            await session.run()
+        finally:
+            if machine.end is not End.APPLIED:
+                self.decisions.drop(peer, offer.round)
+            self._conclude(meeting, machine, session)
+            self._wake.set()
+
+    def _refusal(self, peer: str, offer: Offer) -> DeclineReason | None:
+        decided = self.decisions.known(peer, offer.round)
+        if decided is not None:
+            return decided
+        if self.stance in ("syncing", "leaving"):
+            return "syncing" if self.stance == "syncing" else "leaving"
+        if offer.layout != self._subject.layout or offer.phase != self.stance:
+            return "phase" if offer.phase != self.stance else "layout"
+        if self.stance == "consensus":
+            if (offer.index, peer) != (self.scheduled.index, self.scheduled.partner):
+                return "index"
+            return None if self.free and self._desk.has_snapshot() else "busy"
+        if self.paused:
+            return "paused"
+        # Two peers that call each other at once would both be busy: the smaller id's call stands.
+        crossed = self._calling == peer and peer < self._around.transport.me
+        busy = self._meeting is not None or (self._calling is not None and not crossed)
+        return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
+
+    def _retry_s(self, reason: DeclineReason) -> float:
+        if reason == "early":
+            return self.window.opens_in(self._around.clock())
+        return RETRY_BUSY_S if reason in ("busy", "index") else 10 * RETRY_BUSY_S
+
+    # ---- both -------------------------------------------------------------------------------
+
+    def _hooks(self, meeting: _Meeting) -> Hooks:
+        async def payload() -> memoryview:
+            meeting.snapshot = self._desk.take()
+            self._meeting = meeting
+            meeting.own = await self._around.offload(self._subject.encode, meeting.snapshot.vector)
+            return meeting.own
+
+        async def verify(theirs: bytearray) -> None:
+            me, view = self._around.transport.me, memoryview(theirs)
+            meeting.correction = await self._around.offload(
+                self._subject.correct, me, meeting.own, meeting.partner, view
+            )
+
+        def apply() -> None:
+            snapshot, correction = meeting.snapshot, meeting.correction
+            assert snapshot is not None and correction is not None
+            self.window.over(snapshot.step, meeting.partner)
+
+        return Hooks(payload, verify, apply)
+
+    def _conclude(self, meeting: _Meeting, machine: Machine, session: Session | None) -> End:
+        """The stream is closed: turn what the machine knows into a settlement."""
+        if self._meeting is meeting:
+            self._meeting = None
+        self._buffer.give_back(machine.received)
+        end = machine.end or End.FAILED
+        event = ExchangeDone(
+            phase=meeting.phase,
+            outcome=end.value,
+            partner=meeting.partner,
+            round=meeting.round,
+            seconds=self._around.clock() - meeting.began,
+            bytes_sent=session.bytes_sent if session else 0,
+            bytes_received=session.bytes_received if session else 0,
+            distance=meeting.correction.distance if meeting.correction else 0.0,
+            reason=machine.reason,
+        )
+        if end is End.APPLIED:
+            self._settle_met(meeting, event)
+        elif end is End.PENDING:
+            self._settle_pending(meeting, event)
+        else:
+            self._fail(meeting, event)
+        return end
+
+    def _settle_met(self, meeting: _Meeting, event: ExchangeDone) -> None:
+        snapshot, correction = meeting.snapshot, meeting.correction
+        assert snapshot is not None and correction is not None
+
+        def apply() -> None:
+            self._subject.apply_met(snapshot.vector, correction.vector)
+
+        self._around.membership.clear(meeting.partner)
+        if meeting.phase == "consensus":
+            self.scheduled.met = True
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+
+    def _settle_pending(self, meeting: _Meeting, event: ExchangeDone) -> None:
+        """I said HAVE and heard none: my own part now, the correction when the partner tells."""
+        snapshot, correction = meeting.snapshot, meeting.correction
+        assert snapshot is not None and correction is not None
+        open_ = Open(meeting.partner, meeting.round, correction.vector, self.window.number)
+        self.pending.add(open_)
+
+        def apply() -> None:
+            self._subject.apply_solo(snapshot.vector)
+
+        self._around.membership.suspect(meeting.partner, self._around.clock())
+        self.window.over(snapshot.step, None)
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+
+    def _fail(self, meeting: _Meeting, event: ExchangeDone) -> None:
+        self.window.unreachable(meeting.partner)
+        self._around.membership.suspect(meeting.partner, self._around.clock())
+        if meeting.snapshot is not None:
+            self._desk.put_back(meeting.snapshot)
+        self._around.emit(event)
+
+    def _go_solo(self) -> None:
+        event = ExchangeDone(phase="train", outcome="solo", partner="", round=self._round)
+        if not self._subject.steps_alone:
+            self.window.over(None, None)
+            self._around.emit(event)
+            return
+        snapshot = self._desk.take()
+
+        def apply() -> None:
+            self._subject.apply_solo(snapshot.vector)
+
+        self.window.over(snapshot.step, None)
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+
+    def _heard(self, peer: str, digest: Digest) -> None:
+        """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
+        now = self._around.clock()
+        self._around.membership.clear(peer)
+        self._around.membership.hear(digest, now)
+
+    def _digest(self) -> Digest:
+        return self._around.membership.digest(self._around.mine(), self._around.clock())
+
+    # ---- open questions ---------------------------------------------------------------------
+
+    async def _ask_about_pending(self, now: float) -> None:
+        """Once a window: ask partners what became of rounds that were left open."""
+        if not self.pending or self._asked_in == self.window.number:
+            return
+        self._asked_in = self.window.number
+        membership = self._around.membership
+        dead = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
+        self.pending.expire(self.window.number, dead)
+        for peer in self.pending.peers():
+            with suppress(LinkError, PeerFault):
+                await self._ask(peer)
+
+    async def _ask(self, peer: str) -> None:
+        questions = self.pending.of(peer)
+        deadline_s = self._around.links.deadline_s(peer)
+        stream = await self._around.transport.open(peer, ASK_TOPIC, deadline_s)
+        try:
+            ask = Ask(rounds=tuple(item.round for item in questions))
+            await stream.send(ask.frame(), deadline_s)
+            tell = Tell.parse(await stream.receive(deadline_s))
+        finally:
+            await stream.close()
+        for item, outcome in zip(questions, tell.outcomes, strict=False):
+            correction = self.pending.resolve(item, outcome)
+            if correction is not None:
+                self._settle_late(item, correction)
+
+    def _settle_late(self, item: Open[Any], correction: Any) -> None:
+        def apply() -> None:
+            self._subject.apply_late(correction)
+
+        event = ExchangeDone(phase="train", outcome="late", partner=item.peer, round=item.round)
+        self._desk.settle(Settlement(apply, event, 0, returns_snapshot=False))
+
+    async def _serve_ask(self, stream: FrameStream) -> None:
+        deadline_s = self._around.links.deadline_s(stream.peer)
+        ask = Ask.parse(await stream.receive(deadline_s))
+        outcomes = tuple(self.decisions.tell(stream.peer, round_) for round_ in ask.rounds)
+        await stream.send(Tell(outcomes=outcomes).frame(), deadline_s)
+        with suppress(LinkError, PeerFault):
+            await stream.receive(deadline_s)  # the asker reads last and closes
+        await stream.close()

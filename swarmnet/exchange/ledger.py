@@ -1,0 +1,117 @@
+"""What became of meetings: the acceptor's memory of decisions, the offerer's open questions.
+
+Both are bounded. A decision older than ``MEMORY`` others is forgotten and answered ``dropped``,
+which is why an offerer gives a question up after ``PATIENCE_WINDOWS`` windows, long before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from swarmnet.wire.messages import Outcome
+
+MEMORY = 4096
+MAX_PENDING = 4
+PATIENCE_WINDOWS = 20
+
+
+class Decisions:
+    """Acceptor's side: each (peer, round) is decided once and for all."""
+
+    def __init__(self) -> None:
+        self._decided: OrderedDict[tuple[str, int], Outcome] = OrderedDict()
+        self._open: set[tuple[str, int]] = set()
+
+    def known(self, peer: str, round_: int) -> Outcome | None:
+        return self._decided.get((peer, round_))
+
+    def begin(self, peer: str, round_: int) -> bool:
+        """A stream for this round was accepted; False when one is under way already."""
+        key = (peer, round_)
+        if key in self._open or key in self._decided:
+            return False
+        self._open.add(key)
+        return True
+
+    def commit(self, peer: str, round_: int) -> bool:
+        """Rule 4's moment: True exactly once, and never after ``dropped`` was told."""
+        return self._decide(peer, round_, "applied")
+
+    def drop(self, peer: str, round_: int) -> bool:
+        """The stream ended without a commit; False when the round was applied before."""
+        return self._decide(peer, round_, "dropped")
+
+    def tell(self, peer: str, round_: int) -> Outcome:
+        """Answer the offerer's question; an open or unknown round is dropped by being asked."""
+        self._decide(peer, round_, "dropped")
+        return self._decided[(peer, round_)]
+
+    def _decide(self, peer: str, round_: int, outcome: Outcome) -> bool:
+        key = (peer, round_)
+        self._open.discard(key)
+        if key in self._decided:
+            return False
+        self._decided[key] = outcome
+        while len(self._decided) > MEMORY:
+            self._decided.popitem(last=False)
+        return True
+
+
+CorrectionT = TypeVar("CorrectionT")
+
+
+@dataclass(frozen=True)
+class Open(Generic[CorrectionT]):
+    """One open question of an offerer: what it will apply if the partner did."""
+
+    peer: str
+    round: int
+    correction: CorrectionT
+    window: int
+
+
+class Pending(Generic[CorrectionT]):
+    """Offerer's side: corrections whose fate only the partner knows."""
+
+    def __init__(self) -> None:
+        self._open: list[Open[CorrectionT]] = []
+        self.given_up = 0
+        """Questions never answered: each may have shifted the swarm's mean by its correction."""
+
+    def add(self, item: Open[CorrectionT]) -> None:
+        self._open.append(item)
+        while len(self._open) > MAX_PENDING:
+            self._open.pop(0)
+            self.given_up += 1
+
+    def of(self, peer: str) -> list[Open[CorrectionT]]:
+        return [item for item in self._open if item.peer == peer]
+
+    def peers(self) -> list[str]:
+        return sorted({item.peer for item in self._open})
+
+    def resolve(self, item: Open[CorrectionT], outcome: Outcome) -> CorrectionT | None:
+        """The partner answered: the correction to apply late, or None. Idempotent."""
+        if item not in self._open:
+            return None
+        self._open.remove(item)
+        return item.correction if outcome == "applied" else None
+
+    def expire(self, window: int, dead: set[str]) -> int:
+        """Drop what belongs to dead partners; give up on the unreachable. Returns how many."""
+        kept = []
+        for item in self._open:
+            if item.peer in dead:
+                continue
+            if window - item.window > PATIENCE_WINDOWS:
+                self.given_up += 1
+                continue
+            kept.append(item)
+        gone = len(self._open) - len(kept)
+        self._open = kept
+        return gone
+
+    def __len__(self) -> int:
+        return len(self._open)

@@ -1,0 +1,113 @@
+"""One meeting over one stream: performs what a pair machine says, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from swarmnet.errors import LinkError, PeerFault, StreamCut
+from swarmnet.exchange.links import Links
+from swarmnet.exchange.pair import Action, Do, Machine, Send
+from swarmnet.exchange.transport import FrameStream
+from swarmnet.wire import Frame, Kind
+from swarmnet.wire.frame import PART_BYTES
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the meeting means to its peer."""
+
+    payload: Callable[[], Awaitable[memoryview]]
+    """Take the snapshot and encode it; called once."""
+    verify: Callable[[bytearray], Awaitable[None]]
+    """Decode and check the partner's payload. Raises PayloadError."""
+    apply: Callable[[], None]
+
+
+class Session:
+    """Runs ``machine`` over ``stream`` until it has ended, whatever the network does."""
+
+    def __init__(self, stream: FrameStream, machine: Machine, hooks: Hooks, links: Links) -> None:
+        self._stream = stream
+        self._machine = machine
+        self._hooks = hooks
+        self._links = links
+        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    async def run(self) -> None:
+        """Never raises LinkError or PeerFault: ``machine.end`` and ``.reason`` say how it went."""
+        sender = asyncio.create_task(self._send_all())
+        try:
+            await self._perform(self._machine.start())
+            while self._machine.end is None:
+                frame = await self._receive(sender)
+                await self._perform(self._machine.on_frame(frame))
+        except (LinkError, PeerFault) as error:
+            self._machine.lost(f"{type(error).__name__}: {error}")
+        finally:
+            # A task that ends by cancellation has not decided: the machine must hear of it.
+            self._machine.lost("the exchange was cancelled")
+            sender.cancel()
+            with suppress(asyncio.CancelledError, LinkError):
+                await sender
+            await self._stream.close()
+
+    async def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame):
+                    self._outbox.put_nowait(frame)
+                case Do.SEND_PAYLOAD:
+                    payload = await self._hooks.payload()
+                    for start in range(0, len(payload), PART_BYTES):
+                        part = payload[start : start + PART_BYTES]
+                        self._outbox.put_nowait(Frame(Kind.PART, part))
+                case Do.VERIFY:
+                    await self._hooks.verify(self._machine.received)
+                    await self._perform(self._machine.verified())
+                case Do.APPLY:
+                    self._hooks.apply()
+                case Do.CLOSE:
+                    return
+                case Do.AWAIT_CLOSE:
+                    await self._await_close()
+
+    async def _send_all(self) -> None:
+        while True:
+            frame = await self._outbox.get()
+            await self._stream.send(frame, self._deadline_s)
+            self.bytes_sent += frame.wire_bytes
+            self._outbox.task_done()
+
+    async def _receive(self, sender: asyncio.Task[None]) -> Frame:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        if sender.done():
+            sender.result()
+        frame = await self._stream.receive(self._deadline_s)
+        self._links.observe(self._stream.peer, loop.time() - asked)
+        self.bytes_received += frame.wire_bytes
+        return frame
+
+    async def _await_close(self) -> None:
+        """My last frame must leave before I go; the partner, which reads it last, closes."""
+        with suppress(LinkError, PeerFault, TimeoutError):
+            async with asyncio.timeout(self._deadline_s):
+                await self._outbox.join()
+                await self._stream.receive(self._deadline_s)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self._links.deadline_s(self._stream.peer)
+
+
+async def receive_as(stream: FrameStream, kind: Kind, deadline_s: float) -> Frame:
+    """One frame of ``kind``. Raises StreamCut when something else comes."""
+    frame = await stream.receive(deadline_s)
+    if frame.kind is not kind:
+        raise StreamCut(f"{stream.peer} sent {frame.kind.name} instead of {kind.name}")
+    return frame

@@ -1,0 +1,40 @@
+"""Matchings: who meets whom.
+
+While training nobody waits: a peer walks its ``candidates`` until one accepts. Where all know
+the same roster (the consensus phase, simulations), ``partner`` is a schedule that every peer
+computes for itself and that agrees without a message.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Matching(Protocol):
+    """Peers are named by id; the result depends on the arguments alone."""
+
+    def candidates(
+        self, me: str, live: Sequence[str], history: Sequence[str], rng: random.Random
+    ) -> list[str]:
+        """Whom ``me`` offers to, best first.
+
+        ``live``: ids of the other live peers, never ``me``. ``history``: own recent partners,
+        newest last; they may be gone from ``live``. ``rng``: the peer's own.
+        """
+        ...
+
+    def partner(self, me: str, roster: Sequence[str], index: int, seed: int) -> str | None:
+        """The partner of ``me`` in round ``index`` (from 0), or None when idle; symmetric.
+
+        ``roster`` holds ``me`` and may come in any order; ``seed`` is the run's.
+
+        Raises:
+            ValueError: ``me`` is not on the roster.
+        """
+        ...
+
+    def rounds(self, n: int) -> int:
+        """Scheduled rounds after which a consensus phase of ``n`` peers is over."""
+        ...

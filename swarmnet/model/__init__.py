@@ -1,0 +1,68 @@
+"""What a swarm trains: a ``transformers`` causal language model and the tokenizer that feeds it.
+
+A choice in this folder turns the run file's ``[model]`` into a module. Every peer builds the same
+weights from the run's seed, so that a swarm may start before anybody could copy from anybody.
+Checkpoints go out in the form that ``AutoModelForCausalLM.from_pretrained`` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text <-> ids. ``end`` is the id that stands between two documents."""
+
+    vocab_size: int
+    end: int
+
+    def encode(self, text: str | bytes) -> NDArray[Any]:
+        """Ids of ``text``, without any special token: (n,) of the smallest unsigned type."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``; what is no valid UTF-8 becomes the replacement character."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what ``AutoTokenizer.from_pretrained(folder)`` loads."""
+        ...
+
+
+@runtime_checkable
+class ModelBuilder(Protocol):
+    """The run's model as a recipe. Raises ModelError where the recipe describes no model."""
+
+    def build(self, seed: int) -> nn.Module:
+        """A new float32 module on the CPU, the same bits for the same seed on every peer."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer whose ids the module reads."""
+        ...
+
+    def save(self, module: nn.Module, folder: Path) -> None:
+        """Write a ``transformers`` checkpoint: config, safetensors, tokenizer.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        ...
+
+
+def logits(module: nn.Module, ids: Tensor) -> Tensor:
+    """Scores of the next token in float32: (B, T) int64 -> (B, T, V)."""
+    output: Tensor = module(input_ids=ids, use_cache=False).logits
+    return output.float()
+
+
+def id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest type that holds every id, because a peer keeps its whole corpus in memory."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32

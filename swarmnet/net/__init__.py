@@ -1,0 +1,19 @@
+"""The network: the only folder that imports hivemind, whose DHT and libp2p daemon it stands on.
+
+    engine      the one import of hivemind, with its logging and warnings undone
+    identity    an Ed25519 key file; a peer id holds the public key
+    folder      the private folder of a node's sockets
+    daemon      the libp2p daemon as a child process
+    control     requests to the daemon: connect, open a stream, route a topic to us
+    stream      frames over one stream, with deadlines on progress
+    serving     streams that others open to us: one task each, bounded in number
+    records     what a signed record is, and the rule by which nodes store and believe it
+    directory   the DHT: publish and look up records
+    hello       same run, same wire?
+    node        all of the above as one ``Transport`` that outlives its daemon
+    phonebook   our status out, everybody's in, and the owner's orders
+    transfer    large things in hashed chunks
+    thread      the loop and the thread in which all of it runs
+
+Failures of the network are LinkError, acts of a partner PeerFault; no other exception leaves.
+"""

@@ -1,0 +1,222 @@
+"""Who is in the run, kept current: our status goes into the DHT, everybody's comes out of it.
+
+Reads feed ``Membership``, which alone decides who is alive. Beside the statuses there is one
+record of orders; only those signed by the run's owner count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from swarmnet.errors import LinkError
+from swarmnet.events import Event, PeerSeen
+from swarmnet.exchange.membership import Membership, Status
+from swarmnet.wire.messages import Count, Seconds
+
+Order = Literal["run", "pause", "end"]
+PEERS, CONTROL = "peers", "control"
+_LOOK_ALONE_S = 1.0
+"""While nobody else is known we look this often, so that a swarm that starts finds itself."""
+_LEAVE_S = 2.0
+EntryT = TypeVar("EntryT", bound=BaseModel)
+log = logging.getLogger(__name__)
+
+
+class Records(Protocol):
+    """What the phone book needs of a ``Node``."""
+
+    @property
+    def me(self) -> str: ...
+    async def publish(self, key: str, body: dict[str, Any]) -> None: ...
+    async def lookup(self, key: str) -> dict[str, dict[str, Any]]: ...
+
+
+class _StatusEntry(BaseModel):
+    """A ``Status`` as strangers may write it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    incarnation: Count
+    counter: Count
+    state: Literal["syncing", "training", "paused", "consensus", "serving", "left"]
+    role: Annotated[str, StringConstraints(max_length=20)]
+    tokens: Count
+    elapsed_s: Seconds
+    step: Count
+    rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class _OrderEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    order: Order
+    issued_ms: Count
+
+
+@dataclass(frozen=True)
+class PhonebookOptions:
+    """How often the book turns over, and whose orders count (a peer id)."""
+
+    renew_s: float
+    owner: str
+
+
+class Phonebook:
+    """One peer's copy of the book. Made and used in the network's loop, except ``nudge``.
+
+    ``status`` is called at every renewal; its incarnation and counter are filled in here.
+    ``on_order`` and ``on_event`` are called in the loop and must not block.
+    """
+
+    def __init__(
+        self,
+        node: Records,
+        membership: Membership,
+        status: Callable[[], Status],
+        options: PhonebookOptions,
+    ) -> None:
+        self.order: Order = "run"
+        self.on_order: Callable[[Order], None] = lambda _: None
+        self.on_event: Callable[[Event], None] = lambda _: None
+        self._node = node
+        self._membership = membership
+        self._status = status
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._incarnation = int(time.time())
+        self._counter = 0
+        self._issued_ms = 0
+        self._seen: dict[str, bool] = {}
+        self._nudged = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Enter ourselves and read the book once, then keep both up until ``leave``."""
+        mine = (await self._lookup(PEERS)).get(self._node.me)
+        if mine is not None and (last := _parse(_StatusEntry, mine)) is not None:
+            self._incarnation = max(self._incarnation, last.incarnation + 1)
+        await self._publish()
+        await self._read()
+        self._task = self._loop.create_task(self._keep())
+
+    def mine(self) -> Status:
+        """Our status now, under the counter last published: what a digest says of us."""
+        return dataclasses.replace(
+            self._status(), incarnation=self._incarnation, counter=self._counter
+        )
+
+    def nudge(self) -> None:
+        """Our state changed: publish and read now. Safe from any thread."""
+        self._loop.call_soon_threadsafe(self._nudged.set)
+
+    async def command(self, order: Order) -> None:
+        """Give an order to the whole run. PermissionError unless this node is the owner's."""
+        if self._node.me != self._options.owner:
+            raise PermissionError("only the run's owner gives orders")
+        self._take_order(_OrderEntry(order=order, issued_ms=self._next_issue()))
+        await self._publish_order()
+
+    async def leave(self) -> None:
+        """Stop, and tell the others that we left; bounded, also with nobody there to hear it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                await self._publish(state="left")
+        except TimeoutError:
+            log.debug("nobody took our farewell in time")
+
+    async def _keep(self) -> None:
+        due = self._loop.time() + self._options.renew_s
+        while True:
+            nudged = await self._wait(due)
+            try:
+                if nudged or self._loop.time() >= due:
+                    due = self._loop.time() + self._options.renew_s
+                    await self._publish()
+                    await self._publish_order()
+                await self._read()
+            except Exception:
+                log.exception("the phone book could not be renewed: a bug of ours")
+
+    async def _wait(self, due: float) -> bool:
+        """Until nudged, due, or (while alone) time for another look; whether nudged."""
+        left = due - self._loop.time()
+        if True not in self._seen.values():
+            left = min(left, _LOOK_ALONE_S)
+        try:
+            async with asyncio.timeout(max(left, 0.01)):
+                await self._nudged.wait()
+        except TimeoutError:
+            return False
+        self._nudged.clear()
+        return True
+
+    async def _publish(self, **changes: str) -> None:
+        self._counter += 1
+        status = dataclasses.replace(self.mine(), **changes)  # type: ignore[arg-type]
+        try:
+            await self._node.publish(PEERS, dataclasses.asdict(status))
+        except LinkError as error:
+            log.debug("our status was not published: %s", error)
+
+    async def _publish_order(self) -> None:
+        if self._node.me == self._options.owner and self._issued_ms:
+            entry = _OrderEntry(order=self.order, issued_ms=self._issued_ms)
+            try:
+                await self._node.publish(CONTROL, entry.model_dump())
+            except LinkError as error:
+                log.debug("the order was not published: %s", error)
+
+    async def _read(self) -> None:
+        now = time.monotonic()
+        for peer, body in (await self._lookup(PEERS)).items():
+            entry = _parse(_StatusEntry, body)
+            if entry is not None and peer != self._node.me:
+                self._membership.observe(peer, Status(**entry.model_dump()), now)
+                self._seen.setdefault(peer, False)
+        self._report(now)
+        said = (await self._lookup(CONTROL)).get(self._options.owner)
+        if said is not None and (order := _parse(_OrderEntry, said)) is not None:
+            self._take_order(order)
+
+    async def _lookup(self, key: str) -> dict[str, dict[str, Any]]:
+        try:
+            return await self._node.lookup(key)
+        except LinkError as error:
+            log.debug("record %s was not read: %s", key, error)
+            return {}
+
+    def _report(self, now: float) -> None:
+        for peer, was_alive in self._seen.items():
+            alive = not self._membership.is_dead(peer, now)
+            if alive != was_alive:
+                self._seen[peer] = alive
+                self.on_event(PeerSeen(peer_id=peer, alive=alive))
+
+    def _next_issue(self) -> int:
+        return max(int(time.time() * 1000), self._issued_ms + 1)
+
+    def _take_order(self, entry: _OrderEntry) -> None:
+        """An order older than the last one is a replica that lags behind."""
+        if entry.issued_ms <= self._issued_ms:
+            return
+        self._issued_ms = entry.issued_ms
+        if entry.order != self.order:
+            self.order = entry.order
+            self.on_order(entry.order)
+
+
+def _parse(cls: type[EntryT], body: dict[str, Any]) -> EntryT | None:
+    try:
+        return cls.model_validate(body)
+    except ValidationError as error:
+        log.debug("a signed record of the wrong shape: %s", error)
+        return None

@@ -1,0 +1,32 @@
+"""The weighted mean: the reduction under which the mean law is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from swarmnet.config import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Mean:
+    """Trusts every member by its weight alone."""
+
+    class Config(Section):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def combine(self, contributions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        total = sum(weights)
+        if len(contributions) != len(weights) or min(weights, default=-1.0) < 0 or total <= 0:
+            raise ValueError(f"{len(contributions)} contributions do not go with {weights=}")
+        # Shares first: a plain sum of finite values can overflow. And no fused multiply-add:
+        # it rounds otherwise than multiply and add, on some machines and not on others.
+        mean = contributions[0] * (weights[0] / total)
+        for contribution, weight in zip(contributions[1:], weights[1:], strict=True):
+            mean += contribution * (weight / total)
+        return mean

@@ -1,0 +1,175 @@
+"""A whole gossip peer in virtual time: the real exchange around a plain vector that drifts.
+
+"Training" adds a seeded random increment at every step, so the sum of all increments ever added
+says where the swarm's mean must be: the mean law can be checked after any storm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarmnet.errors import PayloadError
+from swarmnet.events import ExchangeDone
+from swarmnet.exchange.consensus import Plan, reach_consensus
+from swarmnet.exchange.desk import Correction, Desk
+from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.links import Links
+from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.window import Pace, Window
+from swarmnet.sim.clock import now
+from swarmnet.sim.network import SimNetwork
+
+Floats = NDArray[np.float64]
+
+
+class VectorSubject:
+    """Pair averaging of a float64 vector without loss (``outer/average`` on plain numbers)."""
+
+    def __init__(self, vector: Floats) -> None:
+        self.live = vector.copy()
+        self.nbytes = vector.nbytes
+        self.layout = f"{vector.size:016x}"
+        self.steps_alone = False
+
+    def capture(self) -> Floats:
+        return self.live.copy()
+
+    def encode(self, snapshot: Floats) -> memoryview:
+        return memoryview(snapshot.tobytes())
+
+    def correct(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
+        mine, other = np.frombuffer(own), np.frombuffer(theirs)
+        if not np.isfinite(other).all():
+            raise PayloadError("payload is not finite")
+        difference = other - mine
+        return Correction(difference / 2, float(np.sqrt(np.mean(difference**2))))
+
+    def apply_met(self, snapshot: Floats, correction: Floats) -> None:
+        self.live += correction
+
+    def apply_solo(self, snapshot: Floats | None) -> None:
+        """Averaging has no outer step of its own."""
+
+    def apply_late(self, correction: Floats) -> None:
+        self.live += correction
+
+    def enter_consensus(self) -> None:
+        """Training meets by pure averages already."""
+
+
+@dataclass(frozen=True)
+class SimOptions:
+    """What all simulated peers share."""
+
+    matching: Any
+    cadence: Any
+    renew_s: float = 2.0
+    step_s: float = 1.0
+    drift: float = 1.0
+
+
+@dataclass
+class PhoneBook:
+    """Stands for the DHT: the newest status per peer, readable by everybody."""
+
+    statuses: dict[str, Status] = field(default_factory=dict)
+
+
+class SimPeer:
+    """One peer; ``run`` lives until the peer is crashed or the simulation ends."""
+
+    def __init__(
+        self, me: str, network: SimNetwork, book: PhoneBook, options: SimOptions, seed: int
+    ) -> None:
+        self.me = me
+        self.steps = 0
+        self.added = np.zeros(8)
+        self.events: list[ExchangeDone] = []
+        self._network = network
+        self._book = book
+        self._options = options
+        self._random = np.random.default_rng(seed)
+        self.subject = VectorSubject(self._random.normal(size=8))
+        self.started = self.subject.live.copy()
+        self._counter = 0
+        self.state = "training"
+        self._incarnation = int(now()) + 1
+        self.membership = Membership(me, options.renew_s)
+        self.window = Window(me, options.cadence, options.matching, random.Random(seed))
+        self.desk = Desk(self.subject, self._wants)
+        self.around = Surroundings(
+            transport=network.transport(me),
+            membership=self.membership,
+            links=Links(),
+            mine=self.status,
+            offload=_inline,
+            emit=self.events.append,
+            clock=now,
+        )
+        self.gossip = Gossip(self.around, self.window, self.desk, self.subject, self._incarnation)
+
+    def status(self) -> Status:
+        return Status(self._incarnation, self._counter, self.state, step=self.steps)
+
+    async def start(self) -> None:
+        """Serve, publish, meet and step, all as tasks that die with this peer."""
+        await self.gossip.open()
+        self.gossip.stance = "train"
+        for work in (self._renew(), self.gossip.run(), self._train()):
+            self._network.own(self.me, asyncio.create_task(work))
+
+    async def finish(self, plan: Plan) -> int:
+        """Stop stepping and take part in the consensus phase. Returns the meetings held."""
+        self.state = self.gossip.stance = "consensus"
+        self._publish()
+        return await reach_consensus(self.gossip, self.around, plan)
+
+    def settle(self) -> None:
+        """Apply what is due without another step."""
+        self.events += self.desk.boundary(self.steps, 0.0)
+
+    def _wants(self, step: int, progress: float) -> bool:
+        pace = Pace(step - self.window.origin, step, progress)
+        return self.gossip.stance == "consensus" or self._options.cadence.willing(pace)
+
+    def _publish(self) -> None:
+        self._counter += 1
+        self._book.statuses[self.me] = self.status()
+
+    async def _renew(self) -> None:
+        while True:
+            self._publish()
+            for peer, status in self._book.statuses.items():
+                self.membership.observe(peer, status, now())
+            await asyncio.sleep(self._options.renew_s)
+
+    async def _train(self) -> None:
+        while True:
+            self.settle()
+            if self.state == "training":
+                await asyncio.sleep(self._options.step_s * (0.9 + 0.2 * self._random.random()))
+                await self._network.thaw(self.me)
+                increment = self._random.normal(size=8) * self._options.drift
+                self.subject.live += increment
+                self.added += increment
+                self.steps += 1
+            else:
+                await asyncio.sleep(0.01)
+
+
+async def _inline(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+
+def disagreement(vectors: list[Floats]) -> float:
+    """Root mean square distance of the replicas from their mean, per coordinate."""
+    stack = np.stack(vectors)
+    return float(np.sqrt(np.mean((stack - stack.mean(axis=0)) ** 2)))

@@ -1,0 +1,162 @@
+"""What frames say: msgpack maps with exactly the declared keys, types and ranges.
+
+A message never says who sent it: identity comes from the stream.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from swarmnet.errors import MessageError
+from swarmnet.wire.frame import Frame, Kind
+
+PeerId = Annotated[str, StringConstraints(min_length=8, max_length=128, pattern=r"^[1-9A-Za-z]+$")]
+Hex = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]*$")]
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Phase = Literal["train", "consensus"]
+Outcome = Literal["applied", "dropped"]
+
+
+class Message(BaseModel):
+    """Base of all messages: frozen, strict types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    kind: ClassVar[Kind]
+
+    def frame(self) -> Frame:
+        return Frame(self.kind, msgpack.packb(self.model_dump()))
+
+    @classmethod
+    def parse(cls, frame: Frame) -> Self:
+        """Raises MessageError when the frame is of another kind or says something else."""
+        if frame.kind is not cls.kind:
+            raise MessageError(f"expected {cls.kind.name}, got {frame.kind.name}")
+        try:
+            return cls.model_validate(msgpack.unpackb(frame.body, use_list=False))
+        except (ValidationError, ValueError, TypeError, msgpack.UnpackException) as error:
+            raise MessageError(f"{cls.kind.name}: {str(error).splitlines()[0]}") from error
+
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+class Rumour(BaseModel):
+    """What somebody knows of a peer: its newest counter within its incarnation, its work."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    peer: PeerId
+    incarnation: Count
+    counter: Count
+    tokens: Count
+    elapsed_s: Seconds
+
+
+MAX_RUMOURS = 24
+Digest = Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS)]
+
+
+class Hello(Message):
+    """First frame of the first stream to a peer: which run I train, under which wire version."""
+
+    kind = Kind.HELLO
+    fingerprint: Hex
+    wire: Count
+    software: Annotated[str, StringConstraints(max_length=40)]
+
+
+class Welcome(Message):
+    """Same run, same wire: talk on."""
+
+    kind = Kind.WELCOME
+    software: Annotated[str, StringConstraints(max_length=40)]
+
+
+class Refuse(Message):
+    """Another run or another wire version; carries the run file so that the user sees why."""
+
+    kind = Kind.REFUSE
+    reason: Literal["run", "wire"]
+    run_file: Annotated[bytes, Field(max_length=64 * 1024)]
+
+
+class Offer(Message):
+    """Let us exchange: my own round counter, what I would send, and what I know of others.
+
+    ``index`` counts rounds of a scheduled matching and is 0 in training. ``layout`` hashes
+    everything that both sides must agree on for the payload to make sense.
+    """
+
+    kind = Kind.OFFER
+    round: Count
+    phase: Phase
+    index: Count
+    layout: Hex
+    nbytes: Count
+    digest: Digest = ()
+
+
+class Accept(Message):
+    """Yes: my payload follows, send yours."""
+
+    kind = Kind.ACCEPT
+    round: Count
+    nbytes: Count
+    digest: Digest = ()
+
+
+DeclineReason = Literal[
+    "busy", "early", "phase", "index", "layout", "syncing", "leaving", "paused", "applied", "dropped"
+]
+
+
+class Decline(Message):
+    """No, and when to ask again. ``applied``/``dropped`` answer an offer already decided."""
+
+    kind = Kind.DECLINE
+    reason: DeclineReason
+    retry_s: Seconds
+    digest: Digest = ()
+
+
+class Have(Message):
+    """I hold your whole payload and it is sound: you may count on me to apply it."""
+
+    kind = Kind.HAVE
+    round: Count
+
+
+class Ask(Message):
+    """What became of these rounds of mine that you and I left open?"""
+
+    kind = Kind.ASK
+    rounds: Annotated[tuple[Count, ...], Field(max_length=64)]
+
+
+class Tell(Message):
+    """Answers an Ask, in its order."""
+
+    kind = Kind.TELL
+    outcomes: Annotated[tuple[Outcome, ...], Field(max_length=64)]
+
+
+class Get(Message):
+    """Asks for something that is served in hashed chunks; ``first`` resumes an earlier try."""
+
+    kind = Kind.GET
+    what: Literal["run", "state", "weights"]
+    first: Count = 0
+
+
+class Manifest(Message):
+    """What is served: sizes, one hash per chunk, and a small map that describes the content."""
+
+    kind = Kind.MANIFEST
+    nbytes: Count
+    chunks: tuple[Annotated[bytes, Field(min_length=32, max_length=32)], ...]
+    describes: Annotated[bytes, Field(max_length=256 * 1024)]
+
+

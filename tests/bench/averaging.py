@@ -1,0 +1,253 @@
+"""Seconds that a swarm of 16 needs to average in pairs: bare streams, swarmnet, hivemind.
+
+The work is that of hivemind's ``benchmark_averaging``: 16 peers on localhost, 2.37 M parameters in
+float32, groups of two. Every round has the same scheduled random pairs for all rows, and lasts
+until the last pair is done. The rows:
+
+    floor raw, int8    what ``p2pd`` itself takes: the same bytes between the same pairs over raw
+                       streams of hivemind's ``P2P``, in big writes, without frames or averaging
+    raw, int8          our whole exchange: offer, accept, payload both ways, have both ways, both
+                       payloads decoded and checked, the mean, and the correction applied
+    hivemind           its ``DecentralizedAverager`` with target_group_size=2, in its best setting
+
+Each of our peers is a process as in training, forked from one preloaded server. The first four rows
+take turns round by round in the same processes over the same daemons, so a busy machine slows them
+alike: read the ratios, to the median of ``floor raw``. ``MB/peer`` is what a peer sends per round.
+``memory`` is one peer and its daemon before and after 200 further exchanges, as resident bytes.
+
+    python tests/bench/averaging.py --json
+    python tests/bench/averaging.py --peers 4 --rounds 20 --skip-hivemind
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import averaging_hivemind
+import averaging_peer
+from averaging_peer import Meet, Met, Spec
+from table import Row, render, row
+
+from swarmnet.matching.random_pairs import RandomPairs
+
+CODECS = ("raw", "int8")
+WAYS = ("floor raw", "raw", "floor int8", "int8")
+BAR = 2.5
+SCHEDULE_SEED = 0
+WARM_UP = 2
+MEMORY_WARM_UP = 20
+MEMORY_EXCHANGES = 200
+ANSWER_S = 120.0
+PRELOAD = [
+    "swarmnet.net.node",
+    "swarmnet.net.thread",
+    "swarmnet.train.replica",
+    "swarmnet.exchange.driver",
+    "swarmnet.model.causal_lm",
+]
+
+
+@dataclass
+class Peer:
+    """One process, as the coordinator sees it."""
+
+    process: BaseProcess
+    pipe: Connection
+    id: str = ""
+    address: str = ""
+
+    def answer(self) -> Any:
+        if not self.pipe.poll(ANSWER_S):
+            raise TimeoutError(f"a peer gave no answer for {ANSWER_S:.0f} s")
+        return self.pipe.recv()
+
+
+@dataclass
+class Tally:
+    """What the rounds of one way came to."""
+
+    seconds: list[float] = field(default_factory=list)
+    answers: list[Met] = field(default_factory=list)
+
+    def row(self, name: str, floor: float) -> Row:
+        ok = [met for met in self.answers if met.ok]
+        sent = sum(met.bytes_sent for met in ok) // max(1, len(ok))
+        return row(name, self.seconds, len(ok) / len(self.answers), sent, floor)
+
+
+def main() -> int:
+    options = parse()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    with swarm(context, options) as peers:
+        tallies = measure(peers, options.rounds)
+        memory = measure_memory(peers)
+    floor = statistics.median(tallies[WAYS[0]].seconds)
+    rows = [tally.row(name, floor) for name, tally in tallies.items()]
+    if not options.skip_hivemind:
+        rows.append(hivemind_row(context, options, floor))
+    report(rows, memory, options)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--parameters", type=int, default=2_370_000)
+    parser.add_argument("--skip-hivemind", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def swarm(context: Any, options: argparse.Namespace) -> Iterator[list[Peer]]:
+    """All peers, connected with each other; the first one is where the others join."""
+    with tempfile.TemporaryDirectory() as folder:
+        peers: list[Peer] = []
+        try:
+            for index in range(options.peers):
+                bootstrap = (peers[0].address,) if peers else ()
+                spec = Spec(index, Path(folder), options.parameters, CODECS, bootstrap)
+                peers.append(start(context, spec))
+                if index == 0:
+                    introduce(peers[0])
+            for peer in peers[1:]:
+                introduce(peer)
+            say(f"{len(peers)} peers are up")
+            for peer in peers:
+                peer.pipe.send({other.id: other.address for other in peers})
+            for peer in peers:
+                peer.answer()
+            say("all pairs are connected")
+            yield peers
+        finally:
+            stop(peers)
+
+
+def start(context: Any, spec: Spec) -> Peer:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=averaging_peer.main, args=(theirs, spec), daemon=True)
+    process.start()
+    theirs.close()
+    return Peer(process, ours)
+
+
+def introduce(peer: Peer) -> None:
+    peer.id, peer.address = peer.answer()
+
+
+def stop(peers: list[Peer]) -> None:
+    for peer in peers:
+        with contextlib.suppress(OSError):
+            peer.pipe.send(None)
+    for peer in peers:
+        peer.process.join(10)
+        peer.process.kill()
+
+
+def measure(peers: list[Peer], rounds: int) -> dict[str, Tally]:
+    tallies = {way: Tally() for way in WAYS}
+    for index in range(rounds + WARM_UP):
+        pairs = schedule(peers, index)
+        for way, tally in tallies.items():
+            seconds, answers = meet(way, pairs)
+            if index >= WARM_UP:
+                tally.seconds.append(seconds)
+                tally.answers += answers
+        say(f"round {index - WARM_UP + 1} of {rounds}")
+    return tallies
+
+
+def schedule(peers: list[Peer], index: int) -> list[tuple[Peer, str]]:
+    """(peer, partner's id) of one round; with an odd number one peer is idle."""
+    matching = RandomPairs(RandomPairs.Config())
+    roster = [peer.id for peer in peers]
+    partners = ((p, matching.partner(p.id, roster, index, SCHEDULE_SEED)) for p in peers)
+    return [(peer, partner) for peer, partner in partners if partner is not None]
+
+
+def meet(way: str, pairs: list[tuple[Peer, str]]) -> tuple[float, list[Met]]:
+    began = time.perf_counter()
+    for peer, partner in pairs:
+        peer.pipe.send(Meet(way, partner))
+    answers = [peer.answer() for peer, _ in pairs]
+    return time.perf_counter() - began, answers
+
+
+def measure_memory(peers: list[Peer]) -> dict[str, Any]:
+    """Two peers meet again and again, raw; what the first one and its daemon hold."""
+    pair = [(peers[0], peers[1].id), (peers[1], peers[0].id)]
+    for _ in range(MEMORY_WARM_UP):
+        meet("raw", pair)
+    before = resident(peers[0])
+    answers = [met for _ in range(MEMORY_EXCHANGES) for met in meet("raw", pair)[1]]
+    after = resident(peers[0])
+    say("memory is measured")
+    return {
+        "exchanges": sum(met.ok for met in answers) // 2,
+        "before": before,
+        "after": after,
+        "growth": {name: after[name] - before[name] for name in before},
+    }
+
+
+def resident(peer: Peer) -> dict[str, int]:
+    peer.pipe.send("memory")
+    answer: dict[str, int] = peer.answer()
+    return answer
+
+
+def hivemind_row(context: Any, options: argparse.Namespace, floor: float) -> Row:
+    setting = averaging_hivemind.Setting()
+    ours, theirs = context.Pipe()
+    arguments = (theirs, options.peers, options.rounds, options.parameters, setting)
+    process = context.Process(target=averaging_hivemind.main, args=arguments)
+    process.start()
+    theirs.close()
+    result: averaging_hivemind.HivemindResult = ours.recv()
+    process.join()
+    say("hivemind is measured")
+    return row("hivemind", result.seconds, result.success, result.bytes_per_peer, floor)
+
+
+def report(rows: list[Row], memory: dict[str, Any], options: argparse.Namespace) -> None:
+    ratio = next(r.ratio for r in rows if r.name == "raw")
+    result = {
+        "peers": options.peers,
+        "rounds": options.rounds,
+        "parameters": options.parameters,
+        "rows": {r.name: r.as_dict() for r in rows},
+        "bar": {"ratio": BAR, "met": ratio <= BAR},
+        "memory": memory,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(render(rows))
+    print(f"\nour raw exchange takes {ratio:.2f} times the floor; the bar is {BAR}")
+    grown = ", ".join(f"{name} {size / 1e6:+.1f} MB" for name, size in memory["growth"].items())
+    print(f"memory over {memory['exchanges']} exchanges: {grown}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""hivemind's side of ``averaging.py``: its ``DecentralizedAverager``, set as well as we could.
+
+As in its own ``benchmark_averaging``, one process starts all averagers; each has a process of its
+own for averaging, one for its DHT, and a ``p2pd``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swarmnet.net import engine  # first: it imports hivemind quietly  # noqa: F401
+
+ROUND_S = 60.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What can be tuned; the defaults are the best found, see ``averaging.py``."""
+
+    matchmaking_s: float = 2.0
+    request_s: float = 1.0
+    bits: bool = True
+    """Begin in buckets of two peers; hivemind's own shuffling keeps them so."""
+
+
+@dataclass(frozen=True)
+class HivemindResult:
+    seconds: list[float]
+    success: float
+    bytes_per_peer: int
+
+
+def main(pipe: Connection, peers: int, rounds: int, parameters: int, setting: Setting) -> None:
+    """Sends one HivemindResult."""
+    torch.set_num_threads(1)
+    dhts, averagers = _start(peers, parameters, setting)
+    try:
+        pipe.send(_measure(dhts, averagers, rounds))
+    finally:
+        with ThreadPoolExecutor(2 * peers) as pool:
+            list(pool.map(lambda process: process.shutdown(), averagers))
+            list(pool.map(lambda process: process.shutdown(), dhts))
+
+
+def _start(peers: int, parameters: int, setting: Setting) -> tuple[list[Any], list[Any]]:
+    from hivemind import DHT
+    from hivemind.averaging import DecentralizedAverager
+
+    logging.getLogger("hivemind").setLevel(logging.CRITICAL)
+    listen = {"host_maddrs": ["/ip4/127.0.0.1/tcp/0"], "start": True}
+    dhts = [DHT(**listen)]
+    known = dhts[0].get_visible_maddrs()
+    dhts += [DHT(initial_peers=known, **listen) for _ in range(peers - 1)]
+    width = max(0, (peers // 2 - 1).bit_length())
+    averagers = []
+    for index, dht in enumerate(dhts):
+        bits = f"{index // 2:0{width}b}" if setting.bits and width else ""
+        averagers.append(
+            DecentralizedAverager(
+                [torch.randn(parameters)],
+                dht,
+                start=True,
+                prefix="averaging",
+                target_group_size=2,
+                initial_group_bits=bits,
+                min_matchmaking_time=setting.matchmaking_s,
+                request_timeout=setting.request_s,
+            )
+        )
+    return dhts, averagers
+
+
+def _measure(dhts: list[Any], averagers: list[Any], rounds: int) -> HivemindResult:
+    seconds, done, sent_before = [], 0, 0
+    for index in range(rounds + 1):
+        if index == 1:
+            sent_before = _written(dhts)
+        began = time.perf_counter()
+        steps = [averager.step(timeout=ROUND_S, wait=False) for averager in averagers]
+        results = [_succeeded(step) for step in steps]
+        if index:
+            seconds.append(time.perf_counter() - began)
+            done += sum(results)
+    # A daemon writes what it sends to the network and what arrived to its peer: half of it is sent.
+    sent = (_written(dhts) - sent_before) // 2
+    peers = len(averagers)
+    return HivemindResult(seconds, done / (rounds * peers), sent // (rounds * peers))
+
+
+def _succeeded(step: Any) -> bool:
+    try:
+        return step.result(timeout=2 * ROUND_S) is not None
+    except Exception:  # noqa: BLE001 - hivemind raises whatever its processes met
+        return False
+
+
+def _written(dhts: list[Any]) -> int:
+    """Bytes written so far by all daemons; 0 where there is no /proc."""
+    total = 0
+    for dht in dhts:
+        for children in Path(f"/proc/{dht.pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                counters = Path(f"/proc/{child}/io").read_text().split()
+                total += int(counters[counters.index("wchar:") + 1])
+    return total

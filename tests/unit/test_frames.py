@@ -1,0 +1,185 @@
+"""Frame bytes: golden, bounded, refused when foreign, whole however they are cut.
+
+After a wanted change of the wire, rewrite the golden file and bump ``WIRE_VERSION``:
+
+    SWARMNET_REWRITE_GOLDEN=1 python -m pytest tests/unit/test_frames.py
+"""
+
+import json
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmnet.errors import FrameError, MessageError, PeerFault
+from swarmnet.wire import HEADER_BYTES, Frame, FrameReader, Kind, encode_header, parse_header
+from swarmnet.wire.frame import BOUNDS
+from swarmnet.wire.messages import (
+    Accept,
+    Ask,
+    Decline,
+    Get,
+    Have,
+    Hello,
+    Manifest,
+    Offer,
+    Refuse,
+    Rumour,
+    Tell,
+    Welcome,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "frames.json"
+PEER = "12D3KooWSD58rLBMz1396Tei2T4ni9ruHq9iFUM61UeVWte1HKwG"
+RUMOUR = Rumour(peer=PEER, incarnation=1_700_000_000, counter=7, tokens=2**40, elapsed_s=12.5)
+MESSAGES = (
+    Hello(fingerprint="ab" * 16, wire=1, software="0.1.0"),
+    Welcome(software="0.1.0"),
+    Refuse(reason="run", run_file=b'name = "demo"\n'),
+    Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, digest=(RUMOUR,)),
+    Accept(round=3, nbytes=4096),
+    Decline(reason="busy", retry_s=0.25, digest=(RUMOUR,)),
+    Have(round=3),
+    Ask(rounds=(1, 2, 300)),
+    Tell(outcomes=("applied", "dropped")),
+    Get(what="state", first=2),
+    Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
+)
+
+
+def wire_bytes(frame):
+    return encode_header(frame.kind, len(frame.body)) + bytes(frame.body)
+
+
+def known_frames():
+    frames = {message.kind.name: message.frame() for message in MESSAGES}
+    frames["PART"] = Frame(Kind.PART, bytes(range(16)))
+    frames["CHUNK"] = Frame(Kind.CHUNK, bytes(range(16, 32)))
+    return frames
+
+
+def test_every_kind_has_its_golden_bytes():
+    frames = {name: wire_bytes(frame).hex() for name, frame in known_frames().items()}
+    assert set(frames) == {kind.name for kind in Kind}
+    if os.environ.get("SWARMNET_REWRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(frames, indent=2) + "\n")
+    assert frames == json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.kind.name)
+def test_golden_bytes_say_the_same_again(message):
+    raw = bytes.fromhex(json.loads(GOLDEN.read_text())[message.kind.name])
+    [frame] = FrameReader().feed(raw)
+    assert type(message).parse(frame) == message
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
+def test_one_byte_above_the_bound_is_refused_on_both_sides(kind):
+    assert parse_header(encode_header(kind, BOUNDS[kind])).length == BOUNDS[kind]
+    with pytest.raises(FrameError, match="above"):
+        encode_header(kind, BOUNDS[kind] + 1)
+    raw = bytearray(encode_header(kind, 0))
+    raw[8:12] = (BOUNDS[kind] + 1).to_bytes(4, "big")
+    with pytest.raises(FrameError, match="above"):
+        parse_header(bytes(raw))
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (0, b"X", "not a swarmnet frame"),
+        (4, b"\x02", "wire version 2"),
+        (5, b"\xff", "unknown frame kind"),
+        (5, b"\x00", "unknown frame kind"),
+        (6, b"\x01", "reserved bits"),
+    ],
+)
+def test_foreign_headers_are_refused(offset, value, message):
+    raw = bytearray(encode_header(Kind.HAVE, 4))
+    raw[offset : offset + 1] = value
+    with pytest.raises(FrameError, match=message):
+        parse_header(bytes(raw))
+
+
+def test_the_reader_is_whole_again_byte_by_byte():
+    frames = list(known_frames().values())
+    reader, seen = FrameReader(), []
+    for byte in b"".join(wire_bytes(frame) for frame in frames):
+        seen += reader.feed(bytes([byte]))
+    assert [(frame.kind, bytes(frame.body)) for frame in seen] == [
+        (frame.kind, bytes(frame.body)) for frame in frames
+    ]
+    assert reader.idle
+
+
+def test_the_reader_is_not_idle_inside_a_frame():
+    raw = wire_bytes(Have(round=1).frame())
+    for cut in range(1, len(raw)):
+        reader = FrameReader()
+        assert list(reader.feed(raw[:cut])) == []
+        assert not reader.idle
+
+
+def test_the_reader_stops_at_the_first_bad_header():
+    reader = FrameReader()
+    good = wire_bytes(Have(round=1).frame())
+    feed = reader.feed(good + b"GET / HTTP/1.1\r\n")
+    assert next(feed).kind is Kind.HAVE
+    with pytest.raises(FrameError, match="not a swarmnet frame"):
+        next(feed)
+
+
+def test_pieces_of_any_size_give_the_same_frames():
+    rng = random.Random(7)
+    frames = [Frame(Kind.PART, rng.randbytes(rng.randrange(2000))) for _ in range(50)]
+    raw = b"".join(wire_bytes(frame) for frame in frames)
+    reader, seen, start = FrameReader(), [], 0
+    while start < len(raw):
+        size = rng.randrange(1, 3000)
+        seen += reader.feed(raw[start : start + size])
+        start += size
+    assert [frame.body for frame in seen] == [frame.body for frame in frames]
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_bytes_give_frames_or_a_frame_error(raw):
+    reader = FrameReader()
+    try:
+        for frame in reader.feed(raw):
+            assert len(frame.body) <= BOUNDS[frame.kind]
+    except FrameError:
+        pass
+
+
+@given(st.sampled_from(MESSAGES), st.binary(max_size=120))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_body_is_a_message_or_a_message_error(message, body):
+    with suppress(MessageError):
+        type(message).parse(Frame(message.kind, body))
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_a_damaged_frame_is_a_message_or_the_partners_fault(message, data):
+    raw = bytearray(wire_bytes(message.frame()))
+    index = data.draw(st.integers(0, len(raw) - 1))
+    raw[index] ^= data.draw(st.integers(1, 255))
+    try:
+        for frame in FrameReader().feed(bytes(raw)):
+            type(message).parse(frame)
+    except PeerFault:
+        pass
+
+
+def test_a_message_of_another_kind_is_refused():
+    with pytest.raises(MessageError, match="expected HAVE, got ASK"):
+        Have.parse(Ask(rounds=()).frame())
+
+
+def test_the_header_is_twelve_bytes():
+    assert HEADER_BYTES == len(encode_header(Kind.PART, 1)) == 12
