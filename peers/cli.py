@@ -159,6 +159,60 @@ def export(
         _say(f"{count} replicas merged into {target} (disagreement {merged.disagreement:.2e})")
 
 
+@app.command()
+def demo(
+    workers: Annotated[int, typer.Option("--peers", min=1, max=64, help="Workers.")] = 4,
+    minutes: Annotated[float | None, typer.Option(help="Longest training time.")] = None,
+    no_churn: Annotated[bool, typer.Option("--no-churn", help="Kill nobody.")] = False,
+    solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Your own text: a file or folder.")] = None,
+    run: Annotated[Path, typer.Option(help="Run file.")] = Path("demo"),
+    out: Out = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    overrides: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """A whole swarm on this machine; one worker is killed and one joins; ends with a report.
+
+    Example: [bold]swarmnet demo --peers 3 --minutes 1[/]
+    """
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+    from peers.console import shown
+    from peers.demo import Demo
+    from peers.live import LiveView
+    from peers.local import Wishes, prepare
+    from peers.station import Stop
+
+    wishes = Wishes(find_run(run), workers, minutes, seed, data, tuple(overrides))
+    folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    options = prepare(wishes, folder, churn=not no_churn, solo=solo)
+    stop = Stop()
+    stop.on_signals()
+    view = LiveView(f"{options.run.config.name}: {workers} workers, {folder}")
+    with shown(view):
+        summary = Demo(options, stop, view.update).run()
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for line in closing_lines(summary, folder):
+        _say(line)
+
+
+def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
+    """What the demo says when it is over."""
+    evaluation, exchanges = summary["eval"], summary["exchanges"]
+    lines = [
+        f"merged model [bold]{evaluation['merged']:.3f}[/] nats per token on held-out text; "
+        f"replicas {evaluation['mean_of_peers']:.3f}",
+        f"{summary['steps']} steps a worker, {exchanges['ok']} exchanges, "
+        f"{summary['bytes_sent'] / 1e6:.0f} MB sent, {summary['seconds']:.0f} s",
+        f"report: {folder / 'report.html'}   model: {folder / 'model'}",
+    ]
+    if summary.get("speedup") is not None:
+        lines.insert(1, f"one worker alone needs {summary['speedup']} times the steps for that")
+    return lines
+
+
 def find_run(path: Path) -> Path:
     """A path, or the name of a run file that ships with the package."""
     from peers.configs_folder import shipped

@@ -57,9 +57,7 @@ def train_alone(
     return SoloResult(steps, lr, loss, tokens)
 
 
-def speedup(
-    merged_loss: float, at_t: tuple[int, float], at_13t: tuple[int, float]
-) -> float | str:
+def speedup(merged_loss: float, at_t: tuple[int, float], at_13t: tuple[int, float]) -> float | str:
     """How many times a swarm worker's steps one worker alone takes to the merged loss.
 
     Between its two measured ends, (steps, loss) each, the lone worker's loss is taken as linear

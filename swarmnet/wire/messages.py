@@ -38,7 +38,7 @@ class Message(BaseModel):
         try:
             return cls.model_validate(msgpack.unpackb(frame.body, use_list=False))
         except (ValidationError, ValueError, TypeError, msgpack.UnpackException) as error:
-            raise MessageError(f"{cls.kind.name}: {str(error).splitlines()[0]}") from error
+            raise MessageError(f"{cls.kind.name}: {_first_line(error)}") from error
 
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -160,3 +160,5 @@ class Manifest(Message):
     describes: Annotated[bytes, Field(max_length=256 * 1024)]
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -7,6 +7,7 @@ own for averaging, one for its DHT, and a ``p2pd``.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class HivemindResult:
 def main(pipe: Connection, peers: int, rounds: int, parameters: int, setting: Setting) -> None:
     """Sends one HivemindResult."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # the only one that hivemind works with
     dhts, averagers = _start(peers, parameters, setting)
     try:
         pipe.send(_measure(dhts, averagers, rounds))

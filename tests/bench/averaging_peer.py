@@ -7,6 +7,7 @@ loop, and codec and averaging work in a third. All ways share one node, hence on
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from asyncio import StreamReader, StreamWriter, to_thread
 from dataclasses import dataclass, replace
@@ -181,7 +182,8 @@ class Exchange:
         self._step += 1
         return self._desk.boundary(self._step, 0.0)
 
-    def _failed(self, _: ExchangeDone) -> None:
+    def _failed(self, event: ExchangeDone) -> None:
+        print(f"a meeting {event.outcome}: {event.reason}", file=sys.stderr, flush=True)
         self._desk.over.set()
 
     def _sample(self) -> tuple[float, ...]:
@@ -222,7 +224,7 @@ def main(pipe: Connection, spec: Spec) -> None:
         while (order := pipe.recv()) is not None:
             pipe.send(_obey(order, ways, node))
     except (EOFError, SwarmnetError) as error:
-        print(f"peer {spec.index} ends: {error!r}", flush=True)
+        print(f"peer {spec.index} ends: {error!r}", file=sys.stderr, flush=True)
     finally:
         net.run(node.close())
         net.stop()

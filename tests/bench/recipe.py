@@ -55,8 +55,7 @@ class Workers:
         self._cadence = run.cadence.build("cadence")
         builder = run.model.build("model", {})
         self.replicas = {
-            f"worker-{i}": Replica(builder.build(run.seed), run, run.seed * n + i)
-            for i in range(n)
+            f"worker-{i}": Replica(builder.build(run.seed), run, run.seed * n + i) for i in range(n)
         }
         self._trainers = [
             Trainer(run, replica, Batches(corpus.train, run.batch, run.seed, name))

@@ -1,6 +1,7 @@
 """Nodes on loopback with real daemons, started and ended around one test's coroutine."""
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,6 +36,16 @@ async def nodes(folder: Path, count: int):
         yield started
     finally:
         await asyncio.gather(*(node.close() for node in started))
+
+
+def running(pid: int) -> bool:
+    """Whether process ``pid`` exists and is more than a zombie that nobody has reaped yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and ") Z" in stat.read_text())
 
 
 async def until(condition, within_s: float = 10.0) -> None:

@@ -1,0 +1,64 @@
+"""From a user's wishes to the run file and peer settings of a swarm on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers.demo import DemoOptions
+from swarmnet.config import RunConfig, RunFile
+from swarmnet.errors import ConfigError, StorageError
+
+SERVE_S = 600.0
+"""Workers serve until the merge is done and they are told to leave."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user of ``swarmnet demo`` asked for. ``minutes`` None: as the run file says."""
+
+    run: Path
+    workers: int
+    minutes: float | None = None
+    seed: int | None = None
+    data: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOptions:
+    """Raises ConfigError, DataError, StorageError."""
+    overrides = list(wishes.overrides)
+    settings: dict[str, object] = {"threads": 1, "host": "127.0.0.1", "serve_s": SERVE_S}
+    if not any(item.startswith("target.tokens") for item in overrides):
+        overrides.append(f"target.tokens={_tokens(wishes)}")
+    if wishes.minutes is not None:
+        if wishes.minutes <= 0:
+            raise ConfigError("--minutes must be above 0")
+        overrides.append(f"target.minutes={wishes.minutes}")
+    if wishes.seed is not None:
+        overrides.append(f"seed={wishes.seed}")
+    if wishes.data is not None:
+        from swarmnet.data.text import content_hash
+
+        digest = content_hash(wishes.data)
+        overrides += ['data.name="text"', f'data.hash="{digest}"']
+        settings["texts"] = {digest: str(wishes.data.resolve())}
+    run = RunFile.load(wishes.run, overrides)
+    _claim(out)
+    return DemoOptions(run, out, wishes.workers, churn, solo, settings)
+
+
+def _tokens(wishes: Wishes) -> int:
+    """A run file's target is meant for four workers: the steps of one stay the same."""
+    config: RunConfig = RunFile.load(wishes.run).config
+    return max(1, config.target.tokens * wishes.workers // 4)
+
+
+def _claim(out: Path) -> None:
+    """Two runs never share a folder: events and checkpoints of both would mix."""
+    if (out / "peers").exists():
+        raise ConfigError(f"{out} holds a run already; give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: {error.strerror}") from error

@@ -1,0 +1,16 @@
+"""Imported once by the parent that forks local swarms; whatever is heavy belongs here."""
+
+import transformers.models.llama.modeling_llama
+
+import peers.finish
+import peers.roles.bootstrap
+import peers.roles.worker
+import peers.solo
+import swarmnet.codec.bf16
+import swarmnet.codec.int8
+import swarmnet.codec.raw
+import swarmnet.data.stdlib
+import swarmnet.inner.adamw
+import swarmnet.model.causal_lm
+
+__all__ = ["peers", "swarmnet", "transformers"]

@@ -1,0 +1,175 @@
+"""The book of a run over real daemons: joining, leaving, the owner's orders."""
+
+import asyncio
+import time
+
+import pytest
+from support import nodes, until
+
+from swarmnet.exchange.membership import Membership, Status
+from swarmnet.net.phonebook import Phonebook, PhonebookOptions
+
+RENEW_S = 0.5
+
+
+class Peer:
+    """A node with its book and a state that the test sets; collects what the book reports."""
+
+    def __init__(self, node, owner):
+        self.node = node
+        self.state = "training"
+        self.view = Membership(node.me, RENEW_S)
+        options = PhonebookOptions(RENEW_S, owner)
+        self.book = Phonebook(node, self.view, self.status, options)
+        self.orders, self.events = [], []
+        self.book.on_order = self.orders.append
+        self.book.on_event = self.events.append
+
+    def status(self):
+        return Status(incarnation=0, counter=0, state=self.state, tokens=5)
+
+    def sees(self, *others, states=("training",)):
+        return self.view.alive(time.monotonic(), states) == sorted(o.node.me for o in others)
+
+
+async def open_books(started):
+    peers = [Peer(node, started[0].me) for node in started]
+    for peer in peers:
+        await peer.book.start()
+    return peers
+
+
+def test_peers_see_each_other_and_a_change_of_state(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 3) as started:
+            one, two, three = peers = await open_books(started)
+            await until(lambda: one.sees(two, three) and two.sees(one, three))
+            await until(lambda: three.sees(one, two))
+            two.state = "consensus"
+            two.book.nudge()
+            await until(lambda: one.sees(two, states=["consensus"]))
+            assert one.view.status(two.node.me).tokens == 5
+            seen = {(event.peer_id, event.alive) for event in one.events}
+            assert seen == {(two.node.me, True), (three.node.me, True)}
+            await asyncio.gather(*(peer.book.leave() for peer in peers))
+
+    asyncio.run(main())
+
+
+def test_whoever_leaves_is_gone_before_three_renewals(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            one, two = await open_books(started)
+            await until(lambda: one.sees(two))
+            await two.book.leave()
+            await until(lambda: one.view.status(two.node.me).state == "left", 3.0)
+            await until(lambda: one.events[-1].alive is False, 3.0)
+            await one.book.leave()
+
+    asyncio.run(main())
+
+
+def test_whoever_falls_silent_is_gone_after_three_renewals(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            one, two = await open_books(started)
+            await until(lambda: one.sees(two))
+            two.book._task.cancel()
+            await until(lambda: one.view.is_dead(two.node.me, time.monotonic()), 10.0)
+            await until(lambda: one.events[-1].alive is False, 5.0)
+            await one.book.leave()
+
+    asyncio.run(main())
+
+
+def test_a_second_life_is_newer_than_the_first(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            one, two = await open_books(started)
+            await until(lambda: one.sees(two))
+            await two.book.leave()
+            await until(lambda: one.sees())
+            again = Peer(two.node, started[0].me)
+            await again.book.start()
+            assert again.book.mine().incarnation > two.book.mine().incarnation
+            await until(lambda: one.sees(again))
+            await asyncio.gather(one.book.leave(), again.book.leave())
+
+    asyncio.run(main())
+
+
+def test_the_owners_orders_are_seen_in_order(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            owner, other = await open_books(started)
+            await owner.book.command("pause")
+            await until(lambda: other.book.order == "pause")
+            await owner.book.command("run")
+            await until(lambda: other.book.order == "run")
+            await owner.book.command("end")
+            await until(lambda: other.book.order == "end")
+            assert owner.orders == other.orders == ["pause", "run", "end"]
+            await asyncio.gather(owner.book.leave(), other.book.leave())
+
+    asyncio.run(main())
+
+
+def test_orders_of_others_are_ignored(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 3) as started:
+            owner, forger, other = await open_books(started)
+            with pytest.raises(PermissionError):
+                await forger.book.command("end")
+            issued_ms = int(time.time() * 1000) + 1_000_000
+            await forger.node.publish("control", {"order": "end", "issued_ms": issued_ms})
+            await owner.book.command("pause")
+            await until(lambda: other.book.order == "pause")
+            assert other.orders == owner.orders == ["pause"]
+            await asyncio.gather(*(peer.book.leave() for peer in (owner, forger, other)))
+
+    asyncio.run(main())
+
+
+def test_an_order_that_lags_behind_is_ignored(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            owner, other = await open_books(started)
+            await owner.book.command("pause")
+            await owner.book.command("run")
+            await until(lambda: other.book._issued_ms == owner.book._issued_ms)
+            lagging = {"order": "pause", "issued_ms": owner.book._issued_ms - 1}
+            owner.book._task.cancel()
+            await owner.node.publish("control", lagging)
+            other.book.nudge()
+            reads = other.book._counter + 2
+            await until(lambda: other.book._counter >= reads)
+            assert other.book.order == "run"
+            await asyncio.gather(owner.book.leave(), other.book.leave())
+
+    asyncio.run(main())
+
+
+def test_signed_nonsense_is_ignored(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            one = Peer(started[0], started[0].me)
+            await started[1].publish("peers", {"counter": "many", "state": "king"})
+            await one.book.start()
+            await one.book.leave()
+            assert one.view.status(started[1].me) is None
+
+    asyncio.run(main())
+
+
+def test_leaving_is_quick_when_everybody_else_is_gone(tmp_path):
+    async def main():
+        async with nodes(tmp_path, 2) as started:
+            one, two = await open_books(started)
+            await until(lambda: one.sees(two))
+            await two.node.close()
+            began = time.monotonic()
+            await one.book.leave()
+            await one.node.close()
+            assert time.monotonic() - began < 4.5
+
+    asyncio.run(main())
