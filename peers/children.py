@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from peers.finish import finish_child
+from peers.nursery import INVITE, RESULT
 from peers.roles.bootstrap import Bootstrap, write_invite
 from peers.roles.worker import work
+from peers.solo import train_alone
 from peers.station import Station
 from swarmnet.config import PeerConfig, RunFile
+from swarmnet.data import Corpus
+from swarmnet.model import ModelBuilder
+from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
-INVITE = "invite.txt"
+__all__ = ["bootstrap_child", "finish_child", "solo_child", "worker_child"]
 
 
 def bootstrap_child(out: Path, raw: bytes, settings: Mapping[str, Any]) -> int:
@@ -32,6 +40,20 @@ def bootstrap_child(out: Path, raw: bytes, settings: Mapping[str, Any]) -> int:
 def worker_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
     """Join the run and train to its end."""
     return work(_station(out, settings), Invite.decode(invite))
+
+
+def solo_child(out: Path, raw: bytes, steps: int, settings: Mapping[str, Any]) -> int:
+    """Train one worker alone for ``steps`` steps and write how it ended."""
+    peer = PeerConfig.model_validate(settings)
+    torch.set_num_threads(peer.threads or 1)
+    run = RunFile(raw).config
+    builder: ModelBuilder = run.model.build("model", peer.models)
+    corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
+    device = choose_device(peer.device)
+    lr = run.inner.config("inner").lr
+    result = train_alone(run, corpus, steps, lr, run.seed, device)
+    (out / RESULT).write_text(json.dumps(asdict(result)))
+    return 0
 
 
 def _station(out: Path, settings: Mapping[str, Any]) -> Station:

@@ -66,7 +66,7 @@ def bootstrap(
             write_invite(invite, invite_file)
         _say(f"run [bold]{run_file.config.name}[/] {run_file.fingerprint} is open; {station.out}")
         _say("A volunteer types:\n")
-        print(f"swarmnet peer {text}\n", flush=True)
+        typer.echo(f"swarmnet peer {text}\n")
         last = Seen(-1, 0, 0.0)
 
         def tell(seen: Seen) -> None:
@@ -153,7 +153,7 @@ def export(
         "disagreement": merged.disagreement,
     }
     if as_json:
-        print(json.dumps(result))
+        typer.echo(json.dumps(result))
     else:
         count = len(merged.replicas)
         _say(f"{count} replicas merged into {target} (disagreement {merged.disagreement:.2e})")
@@ -192,7 +192,7 @@ def demo(
     with shown(view):
         summary = Demo(options, stop, view.update).run()
     if as_json:
-        print(json.dumps(summary))
+        typer.echo(json.dumps(summary))
         return
     for line in closing_lines(summary, folder):
         _say(line)

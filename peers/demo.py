@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peers.children import INVITE, bootstrap_child, worker_child
 from peers.collect import Tail, merge
-from peers.finish import RESULT, finish_child
-from peers.nursery import Child, Nursery
+from peers.gain import speedup
+from peers.nursery import INVITE, RESULT, Child, Nursery
 from peers.report import write_report
 from peers.station import Stop
 from peers.summary import Extra, summarise
@@ -27,8 +26,10 @@ from swarmnet.events import EventLog, FaultInjected
 POLL_S = 0.2
 START_S = 120.0
 FINISH_S = 300.0
+FINISH_THREADS = 2
 KILL_AT, JOIN_AT = 1 / 3, 1 / 2
-ENDED = ("peer_finished",)
+SOLO_S = 3600.0
+LENGTHS = {"T": 1.0, "1.3T": 1.3}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class DemoOptions:
     out: Path
     workers: int = 4
     churn: bool = True
-    solo: bool = False
+    alone: RunFile | None = None
+    """What one worker alone trains afterwards, for comparison; None: nobody does."""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -50,10 +52,13 @@ class DemoFailed(SwarmnetError):
 class Demo:
     """One run. ``show`` hears every event of every process, in about the order of time."""
 
-    def __init__(self, options: DemoOptions, stop: Stop, show: Callable[[dict[str, Any]], None]):
+    def __init__(
+        self, options: DemoOptions, stop: Stop, show: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._options = options
         self._stop = stop
         self._show = show
+        self._settings = dict(options.settings)
         self._folder = options.out / "peers"
         self._nursery = Nursery(self._folder)
         self._tail = Tail(options.out)
@@ -74,24 +79,24 @@ class Demo:
                 self._watch()
                 self._churn(invite)
             merged = self._finish(invite)
-            solo = self._solo() if self._options.solo else None
+            self._nursery.close()
+            return self._write(merged["disagreement"])
         finally:
             self._nursery.close()
             self._log.close()
-        return self._write(merged, solo)
 
     # ---- processes ------------------------------------------------------------------------------
 
     def _bootstrap(self) -> str:
         child = self._nursery.start(
-            "bootstrap", bootstrap_child, self._options.run.raw, dict(self._options.settings)
+            "bootstrap", "bootstrap_child", self._options.run.raw, self._settings
         )
         path = child.out / INVITE
         self._await(path.exists, child, "the bootstrap")
         return path.read_text().strip()
 
     def _start_worker(self, name: str, invite: str) -> Child:
-        child = self._nursery.start(name, worker_child, invite, dict(self._options.settings))
+        child = self._nursery.start(name, "worker_child", invite, self._settings)
         self._workers.append(child)
         return child
 
@@ -110,7 +115,7 @@ class Demo:
             self._show(event)
             if event["event"] == "step":
                 self._progress = max(self._progress, event["progress"])
-            elif event["event"] in ENDED:
+            elif event["event"] == "peer_finished":
                 self._finished.add(event["peer"])
 
     def _over(self) -> bool:
@@ -140,31 +145,50 @@ class Demo:
     # ---- the end --------------------------------------------------------------------------------
 
     def _finish(self, invite: str) -> dict[str, Any]:
-        settings = dict(self._options.settings) | {"threads": 2}
+        settings = self._settings | {"threads": FINISH_THREADS}
         model = str(self._options.out / "model")
-        child = self._nursery.start("finish", finish_child, invite, model, settings)
-        deadline = time.monotonic() + FINISH_S
+        child = self._nursery.start("finish", "finish_child", invite, model, settings)
+        self._await_end(child, FINISH_S, "the merge")
+        result: dict[str, Any] = json.loads((child.out / RESULT).read_text())
+        return result
+
+    def _write(self, disagreement: float) -> dict[str, Any]:
+        out = self._options.out
+        events = merge(out, out / "events.jsonl")
+        cadence = self._options.run.config.cadence.config("cadence")
+        extra = Extra(getattr(cadence, "skip_first", 0), disagreement)
+        summary = summarise(events, extra)
+        if self._options.alone is not None:
+            solo = self._train_alone(self._options.alone, round(summary["steps"]))
+            gain = speedup(summary["eval"]["merged"], *(ends(solo[label]) for label in LENGTHS))
+            summary = summarise(events, replace(extra, solo=solo, speedup=gain))
+        (out / "summary.json").write_text(json.dumps(summary, indent=1))
+        write_report(out / "report.html", events, summary)
+        return summary
+
+    def _train_alone(self, run: RunFile, steps: int) -> dict[str, Any]:
+        """One worker alone for as many steps as a worker of the swarm took, and for 1.3 times."""
+        children = {
+            label: self._nursery.start(
+                f"alone-{label}", "solo_child", run.raw, round(times * steps), self._settings
+            )
+            for label, times in LENGTHS.items()
+        }
+        results = {}
+        for label, child in children.items():
+            self._await_end(child, SOLO_S, f"the worker alone ({label})")
+            results[label] = json.loads((child.out / RESULT).read_text())
+        return results
+
+    def _await_end(self, child: Child, seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
         while child.running and time.monotonic() < deadline:
             self._watch()
         self._watch()
         if child.exit_code != 0:
-            raise DemoFailed(f"the merge failed: {child.last_words()} ({child.out})")
-        result: dict[str, Any] = json.loads((child.out / RESULT).read_text())
-        return result
+            raise DemoFailed(f"{what} failed: {child.last_words()} ({child.out})")
 
-    def _solo(self) -> dict[str, Any]:
-        raise NotImplementedError
 
-    def _write(self, merged: dict[str, Any], solo: dict[str, Any] | None) -> dict[str, Any]:
-        out = self._options.out
-        events = merge(out, out / "events.jsonl")
-        cadence = self._options.run.config.cadence.config("cadence")
-        extra = Extra(
-            skip_first=getattr(cadence, "skip_first", 0),
-            disagreement=merged["disagreement"],
-            solo=solo,
-        )
-        summary = summarise(events, extra)
-        (out / "summary.json").write_text(json.dumps(summary, indent=1))
-        write_report(out / "report.html", events, summary)
-        return summary
+def ends(result: Mapping[str, Any]) -> tuple[int, float]:
+    """(steps, loss) of a worker alone."""
+    return result["steps"], result["loss"]

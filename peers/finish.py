@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from peers import export
+from peers.nursery import RESULT
 from peers.station import Station
 from swarmnet.config import PeerConfig, RunFile
 from swarmnet.data import Corpus
@@ -20,7 +21,6 @@ from swarmnet.train.evaluate import generate, held_out_loss
 from swarmnet.train.flat import flatten_parameters
 from swarmnet.wire.invite import Invite
 
-RESULT = "merged.json"
 HELD_OUT_TOKENS = 1 << 17
 PROMPT = "def "
 SAMPLE_TOKENS = 300
@@ -68,7 +68,5 @@ class Finish:
     def _evaluate(self, subject: str, theta: Tensor) -> None:
         with torch.no_grad():
             self._flat.copy_(theta)
-        loss, tokens = held_out_loss(
-            self._module, self._held_out, self._run.batch, HELD_OUT_TOKENS
-        )
+        loss, tokens = held_out_loss(self._module, self._held_out, self._run.batch, HELD_OUT_TOKENS)
         self._log.emit(Evaluated(subject, loss, tokens))

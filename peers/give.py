@@ -1,4 +1,4 @@
-"""What a peer gives on request: the run file, its whole state to a joiner, its weights to an export.
+"""What a peer gives on request: the run file, its state to a joiner, its weights to an export.
 
 A copy of the state is made by the training thread between two steps; asking for it waits for the
 next one. A peer that is syncing gives nothing but the run file.
@@ -63,7 +63,11 @@ class Giver:
     """Serves the ``give`` topic of one peer."""
 
     def __init__(
-        self, run_file: bytes, easel: Easel, ready: Callable[[], bool], emit: Callable[[StateServed], None]
+        self,
+        run_file: bytes,
+        easel: Easel,
+        ready: Callable[[], bool],
+        emit: Callable[[StateServed], None],
     ) -> None:
         self._run_file = run_file
         self._easel = easel
@@ -108,9 +112,7 @@ async def ask(
     raise AssertionError("unreachable")
 
 
-async def ask_state(
-    transport: Transport, peer: str, what: str, max_bytes: int
-) -> Portrait:
+async def ask_state(transport: Transport, peer: str, what: str, max_bytes: int) -> Portrait:
     """A peer's state or weights, unpacked and checked. Raises LinkError or PeerFault."""
     facts, content = await ask(transport, peer, what, max_bytes)
     tensors = parcel.unpack(facts.pop("index", None), content)

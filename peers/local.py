@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomli_w
 
 from peers.demo import DemoOptions
 from swarmnet.config import RunConfig, RunFile
@@ -45,7 +48,22 @@ def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOption
         settings["texts"] = {digest: str(wishes.data.resolve())}
     run = RunFile.load(wishes.run, overrides)
     _claim(out)
-    return DemoOptions(run, out, wishes.workers, churn, solo, settings)
+    return DemoOptions(
+        run, out, wishes.workers, churn, _alone(wishes, run) if solo else None, settings
+    )
+
+
+def _alone(wishes: Wishes, run: RunFile) -> RunFile:
+    """The same run for one worker, with the learning rate that suits it best.
+
+    ``<name>-solo.toml`` beside the run file holds the best of a sweep; without one, a worker alone
+    trains at the run's own rate.
+    """
+    table = tomllib.loads(run.raw.decode())
+    tuned = wishes.run.with_name(f"{wishes.run.stem}-solo.toml")
+    if tuned.exists():
+        table["inner"] = tomllib.loads(tuned.read_text())["inner"]
+    return RunFile(tomli_w.dumps(table).encode(), f"{run.source}, alone")
 
 
 def _tokens(wishes: Wishes) -> int:

@@ -6,13 +6,14 @@ parent that holds no thread and no socket start in a fraction of that.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -21,8 +22,19 @@ from typing import Any
 from swarmnet.errors import SwarmnetError
 
 PRELOAD = ("peers.preload",)
+CHILDREN = "peers.children"
 PARENT_CHECK_S = 1.0
 OUTPUT = "output.txt"
+INVITE = "invite.txt"
+"""Where a bootstrap child leaves its invite."""
+RESULT = "result.json"
+"""Where a child that computes something leaves it."""
+
+
+def preload() -> None:
+    """Let the server import beside whatever the caller does next. Harmless when it runs already."""
+    multiprocessing.set_forkserver_preload(list(PRELOAD))
+    multiprocessing.forkserver.ensure_running()
 
 
 @dataclass
@@ -75,10 +87,13 @@ class Nursery:
         self.root = root
         self.children: list[Child] = []
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOAD))
+        preload()
 
-    def start(self, name: str, work: Callable[..., int], *arguments: Any) -> Child:
-        """Run ``work(out, *arguments)`` in a child; its result is the exit code."""
+    def start(self, name: str, work: str, *arguments: Any) -> Child:
+        """Run ``work(out, *arguments)``, a function of ``peers.children``, in a child.
+
+        It is named and not handed over, so that the starter need not import what it imports.
+        """
         out = self.root / name
         out.mkdir(parents=True, exist_ok=True)
         process = self._context.Process(
@@ -101,7 +116,7 @@ class Nursery:
                 child.join(2.0)
 
 
-def _run(out: Path, starter: int, work: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+def _run(out: Path, starter: int, work: str, arguments: tuple[Any, ...]) -> None:
     """In the child: print into a file, die with whoever started the swarm, translate errors."""
     output = os.open(out / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
@@ -109,7 +124,8 @@ def _run(out: Path, starter: int, work: Callable[..., int], arguments: tuple[Any
     os.close(output)
     threading.Thread(target=_die_with, args=(starter,), daemon=True).start()
     try:
-        code = work(out, *arguments)
+        children = importlib.import_module(CHILDREN)
+        code = getattr(children, work)(out, *arguments)
     except SwarmnetError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         code = error.exit_code

@@ -2,10 +2,7 @@
 
 import transformers.models.llama.modeling_llama
 
-import peers.finish
-import peers.roles.bootstrap
-import peers.roles.worker
-import peers.solo
+import peers.children
 import swarmnet.codec.bf16
 import swarmnet.codec.int8
 import swarmnet.codec.raw

@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-
 import psutil
 import torch
 
@@ -37,7 +36,7 @@ from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.driver import Gossip, Surroundings
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Status
-from swarmnet.exchange.window import Pace, Window
+from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
 from swarmnet.train.loop import Trainer, choose_device
@@ -145,13 +144,12 @@ class Worker:
 
     def _open_exchange(self) -> None:
         run, me = self.run_file.config, self.link.node.me
-        cadence = run.cadence.build("cadence")
         rng = random.Random(f"{run.seed} {me}")
-        window = Window(me, cadence, run.matching.build("matching"), rng)
+        matching = run.matching.build("matching")
+        window = Window(me, run.cadence.build("cadence"), matching, rng)
 
         def wants(step: int, progress: float) -> bool:
-            pace = Pace(step - window.origin, step, progress)
-            return self.state == "consensus" or cadence.willing(pace)
+            return self.state == "consensus" or window.welcome_at(step, progress)
 
         self.desk = Desk(self.replica, wants)
         self.around = Surroundings(
@@ -427,5 +425,3 @@ def work(station: Station, invite: Invite, given: bytes | None = None) -> int:
         return Worker(station, invite, given).run()
     finally:
         station.close()
-
-

@@ -1,6 +1,7 @@
-"""One gossip meeting of two peers, as state machines without IO, and the thin shell that runs them.
+"""One gossip meeting of two peers: state machines without IO, and the thin shell around them.
 
-``transport`` is what this package asks of a network (real or simulated); ``membership`` knows who is
-alive; ``pair`` is the protocol of one meeting; ``ledger`` remembers what became of meetings;
-``window`` decides when to offer, accept, or go alone; ``driver`` joins them to a transport.
+``transport`` is what this package asks of a network; ``membership`` knows who is alive; ``pair`` is
+the protocol of one meeting; ``ledger`` remembers what became of meetings; ``window`` decides when
+to offer, accept, or go alone; ``desk`` is where the training thread and the exchange meet;
+``session`` runs one meeting; ``driver`` joins them; ``consensus`` is the end of a run.
 """

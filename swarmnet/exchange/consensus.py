@@ -17,7 +17,8 @@ from swarmnet.matching import Matching
 
 POLL_S = 0.05
 ROUND_PATIENCE_S = 5.0
-"""For a partner that has reached the phase but not this round: it is with somebody else."""
+"""Share of each round in a timetable that all follow. A partner that has reached the phase is
+waited for until its round is over there: it may be held up by a lost one in every round before."""
 MAX_FAILURES = 2
 
 
@@ -34,28 +35,34 @@ async def reach_consensus(gossip: Gossip, around: Surroundings, plan: Plan) -> i
     """Meet along the schedule until it or the budget ends. Returns the meetings held."""
     me = around.transport.me
     ends_at = around.clock() + plan.budget_s
+    await gossip.questions.ask_all(silent=set())
     roster = await _gather(around, ends_at)
+    started = around.clock()
     held = 0
     for index in range(plan.matching.rounds(len(roster))):
         partner = plan.matching.partner(me, roster, index, plan.seed)
         gossip.scheduled = Scheduled(index, partner)
         if partner is not None and around.clock() < ends_at:
-            held += await _meet(gossip, around, ends_at)
+            timetable = started + (index + 1) * ROUND_PATIENCE_S
+            held += await _meet(gossip, around, timetable, ends_at)
     gossip.scheduled = Scheduled(index=-1)
     return held
 
 
 async def _gather(around: Surroundings, ends_at: float) -> list[str]:
     """Wait until nobody trains any more, or half of the budget is used; then count heads."""
-    half = (ends_at - around.clock()) / 2
-    until = around.clock() + half
-    while around.clock() < until and around.membership.alive(around.clock(), ("training",)):
+    until = around.clock() + (ends_at - around.clock()) / 2
+    while around.membership.alive(around.clock(), ("training",)):
+        if around.clock() >= until:
+            break
         await asyncio.sleep(POLL_S)
-    others = around.membership.alive(around.clock(), ("training", "consensus"))
+    states = ("training", "consensus")
+    # Suspicion is one peer's own view; a roster must come out alike everywhere.
+    others = around.membership.alive(around.clock(), states, suspects=True)
     return sorted([*others, around.transport.me])
 
 
-async def _meet(gossip: Gossip, around: Surroundings, ends_at: float) -> bool:
+async def _meet(gossip: Gossip, around: Surroundings, timetable: float, ends_at: float) -> bool:
     """Hold the scheduled meeting; False when the partner is gone or does not come."""
     scheduled = gossip.scheduled
     partner = scheduled.partner
@@ -63,17 +70,17 @@ async def _meet(gossip: Gossip, around: Surroundings, ends_at: float) -> bool:
     offering = around.transport.me < partner
     failures = 0
     give_up = math.inf
-    while not scheduled.met and around.clock() < min(ends_at, give_up):
+    # A meeting under way is seen to its end, which its own deadlines bound.
+    while not scheduled.met and (around.clock() < min(ends_at, give_up) or not gossip.free):
         if around.membership.is_dead(partner, around.clock()) or failures >= MAX_FAILURES:
             return False
         status = around.membership.status(partner)
         if give_up == math.inf and status is not None and status.state == "consensus":
-            give_up = around.clock() + ROUND_PATIENCE_S
-        if offering and gossip.can_offer:
-            end = await gossip.offer(partner, "consensus", scheduled.index)
-            if end is End.PENDING:
-                return True
-            failures += end is End.FAILED
+            give_up = max(timetable, around.clock() + ROUND_PATIENCE_S)
+        if gossip.pending.of(partner):
+            failures += not await gossip.questions.ask(partner)
+        elif offering and gossip.can_offer:
+            failures += await gossip.offer(partner, "consensus", scheduled.index) is End.FAILED
         if not scheduled.met:
             await asyncio.sleep(POLL_S)
     return scheduled.met

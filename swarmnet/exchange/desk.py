@@ -48,8 +48,8 @@ class Subject(Protocol):
         """The whole outer step of a meeting, as displacement of the live weights."""
         ...
 
-    def apply_solo(self, snapshot: Vector | None) -> None:
-        """The outer step of a window without a partner; None stands for the live weights."""
+    def apply_solo(self, snapshot: Vector) -> None:
+        """The outer step of a window without a partner."""
         ...
 
     def enter_consensus(self) -> None:
@@ -89,7 +89,7 @@ class Settlement:
 
 
 class Desk:
-    """Thread-safe meeting point. ``wake`` is called after every boundary, in the caller's thread."""
+    """Thread-safe meeting point. ``wake`` is called after every boundary, by its caller."""
 
     def __init__(self, subject: Subject, wants: Callable[[int, float], bool]) -> None:
         self._subject = subject
@@ -113,8 +113,9 @@ class Desk:
         return [replace(s.event, staleness=step - s.snapshot_step) for s in due]
 
     def has_snapshot(self) -> bool:
+        """Whether there is one to take that no settlement of the next boundary will outdate."""
         with self._lock:
-            return self._fresh is not None
+            return self._fresh is not None and not self._due
 
     def take(self) -> Snapshot:
         """Exchange: a meeting is agreed; the snapshot is out until its settlement is applied.

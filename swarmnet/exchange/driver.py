@@ -16,26 +16,25 @@ from typing import Any, Literal
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.desk import Correction, Desk, Settlement, Snapshot, Subject
-from swarmnet.exchange.ledger import Decisions, Open, Pending
+from swarmnet.exchange.ledger import Open
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
+from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
+from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
-    Ask,
     Decline,
     DeclineReason,
     Digest,
     Offer,
     Phase,
-    Tell,
 )
 
 TOPIC = "exchange"
-ASK_TOPIC = "ask"
 ROUND_BITS = 24
 """Rounds are numbered from incarnation << ROUND_BITS, so no restart ever reuses one."""
 
@@ -63,6 +62,8 @@ class Scheduled:
     index: int = 0
     partner: str | None = None
     met: bool = False
+    pending_round: int = -1
+    """My own round that may turn out to have been this meeting."""
 
 
 @dataclass
@@ -73,9 +74,19 @@ class _Meeting:
     partner: str
     round: int
     began: float
+    layout: str
+    scheduled: Scheduled
     snapshot: Snapshot | None = None
     own: memoryview = field(default_factory=lambda: memoryview(b""))
     correction: Correction | None = None
+    own_act: bool = False
+    """It failed because of this peer, so the partner is not suspected."""
+
+    def agreed(self) -> tuple[Snapshot, Correction]:
+        """Both exist from the moment on that this side has said HAVE."""
+        assert self.snapshot is not None
+        assert self.correction is not None
+        return self.snapshot, self.correction
 
 
 class _ReceiveBuffer:
@@ -103,8 +114,9 @@ class Gossip:
         self._desk = desk
         self._subject = subject
         self.window = window
-        self.decisions = Decisions()
-        self.pending: Pending[Any] = Pending()
+        self.questions = Questions(around.transport, around.links, self._settle_late)
+        self.decisions = self.questions.decisions
+        self.pending = self.questions.pending
         self.stance: Stance = "syncing"
         self.paused = False
         self.scheduled = Scheduled()
@@ -121,7 +133,7 @@ class Gossip:
         """Serve meetings; from here on the desk's boundaries drive the window."""
         loop = asyncio.get_running_loop()
         await self._around.transport.serve(TOPIC, self._serve)
-        await self._around.transport.serve(ASK_TOPIC, self._serve_ask)
+        await self._around.transport.serve(ASK_TOPIC, self.questions.serve)
 
         def wake(step: int, progress: float) -> None:
             with suppress(RuntimeError):  # the loop is closing: nobody is left to wake
@@ -148,18 +160,22 @@ class Gossip:
         """Free, and the training thread left a snapshot."""
         return self.free and self._desk.has_snapshot()
 
+    @property
+    def _trains(self) -> bool:
+        return self.stance == "train" and not self.paused and self.free
+
     def _boundary(self, step: int, progress: float) -> None:
         self.window.boundary(step, progress, self._around.clock())
         self._wake.set()
 
     async def _turn(self) -> float | None:
         """Act once; returns when to look again (None: at the next boundary)."""
-        if self.stance != "train" or self.paused or not self.free:
+        if not self._trains:
+            return None
+        await self._ask_about_pending(self._around.clock())
+        if not self._trains or not self._desk.has_snapshot():  # asking took a while
             return None
         now = self._around.clock()
-        await self._ask_about_pending(now)
-        if not self._desk.has_snapshot():
-            return None
         live = self._around.membership.alive(now, ("training",))
         decision = self.window.next(live, now)
         match decision:
@@ -176,18 +192,18 @@ class Gossip:
     async def offer(self, peer: str, phase: Phase, index: int) -> End:
         """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault."""
         self._round += 1
-        self._calling = peer
-        meeting = _Meeting(phase, peer, self._round, self._around.clock())
+        meeting = self._new_meeting(phase, peer, self._round)
         offer = Offer(
             round=self._round,
             phase=phase,
             index=index,
-            layout=self._subject.layout,
+            layout=meeting.layout,
             nbytes=self._subject.nbytes,
             digest=self._digest(),
         )
         machine = Offerer(offer, self._buffer.lend)
         session: Session | None = None
+        self._calling = peer
         try:
             deadline_s = self._around.links.deadline_s(peer)
             stream = await self._around.transport.open(peer, TOPIC, deadline_s)
@@ -196,14 +212,10 @@ class Gossip:
         except LinkError as error:
             machine.lost(str(error))
         finally:
+            machine.lost("the exchange was cancelled")
             self._calling = None
-        answer = machine.accept or machine.decline
-        if answer is not None:
-            self._heard(peer, answer.digest)
-        if machine.decline is not None:
-            self.window.declined(peer, machine.decline.retry_s, self._around.clock())
-            return End.DECLINED
-        return self._conclude(meeting, machine, session)
+            end = self._conclude(meeting, machine, session)
+        return end
 
     # ---- as acceptor ------------------------------------------------------------------------
 
@@ -211,23 +223,23 @@ class Gossip:
         """A peer opened a stream to us: it offers."""
         links = self._around.links
         peer = stream.peer
-        offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
-        self._heard(peer, offer.digest)
-        reason = self._refusal(peer, offer)
-        if reason is not None:
+        try:
+            offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
+            self._heard(peer, offer.digest)
+            reason = self._refusal(peer, offer)
+            if reason is None:
+                await self._accept(stream, offer)
+                return
             decline = Decline(reason=reason, retry_s=self._retry_s(reason), digest=self._digest())
             await stream.send(decline.frame(), links.deadline_s(peer))
             with suppress(LinkError, PeerFault):
                 await stream.receive(links.deadline_s(peer))  # the offerer reads last and closes
+        finally:
             await stream.close()
-            return
-        await self._accept(stream, offer)
 
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
-        meeting = _Meeting(offer.phase, peer, offer.round, self._around.clock())
-        self._meeting = meeting
-        self.decisions.begin(peer, offer.round)
+        meeting = self._new_meeting(offer.phase, peer, offer.round)
         accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
 
         def commit() -> bool:
@@ -235,6 +247,8 @@ class Gossip:
 
         machine = Acceptor(offer, accept, commit, self._buffer.lend)
         session = Session(stream, machine, self._hooks(meeting), self._around.links)
+        self._meeting = meeting
+        self.decisions.begin(peer, offer.round)
         try:
             await session.run()
         finally:
@@ -249,8 +263,10 @@ class Gossip:
             return decided
         if self.stance in ("syncing", "leaving"):
             return "syncing" if self.stance == "syncing" else "leaving"
-        if offer.layout != self._subject.layout or offer.phase != self.stance:
-            return "phase" if offer.phase != self.stance else "layout"
+        if offer.phase != self.stance:
+            return "phase"
+        if (offer.layout, offer.nbytes) != (self._subject.layout, self._subject.nbytes):
+            return "layout"
         if self.stance == "consensus":
             if (offer.index, peer) != (self.scheduled.index, self.scheduled.partner):
                 return "index"
@@ -269,9 +285,20 @@ class Gossip:
 
     # ---- both -------------------------------------------------------------------------------
 
+    def _new_meeting(self, phase: Phase, peer: str, round_: int) -> _Meeting:
+        layout = self._subject.layout
+        return _Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
+
     def _hooks(self, meeting: _Meeting) -> Hooks:
+        def same_layout() -> None:
+            if self._subject.layout != meeting.layout:
+                raise LinkError("this peer entered another phase during the meeting")
+
         async def payload() -> memoryview:
+            meeting.own_act = True
+            same_layout()
             meeting.snapshot = self._desk.take()
+            meeting.own_act = False
             self._meeting = meeting
             meeting.own = await self._around.offload(self._subject.encode, meeting.snapshot.vector)
             return meeting.own
@@ -281,10 +308,10 @@ class Gossip:
             meeting.correction = await self._around.offload(
                 self._subject.correct, me, meeting.own, meeting.partner, view
             )
+            same_layout()
 
         def apply() -> None:
-            snapshot, correction = meeting.snapshot, meeting.correction
-            assert snapshot is not None and correction is not None
+            snapshot, _ = meeting.agreed()
             self.window.over(snapshot.step, meeting.partner)
 
         return Hooks(payload, verify, apply)
@@ -293,6 +320,12 @@ class Gossip:
         """The stream is closed: turn what the machine knows into a settlement."""
         if self._meeting is meeting:
             self._meeting = None
+        if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
+            self._heard(meeting.partner, answer.digest)
+        if isinstance(machine, Offerer) and machine.decline is not None:
+            retry_s = machine.decline.retry_s
+            self.window.declined(meeting.partner, retry_s, self._around.clock())
+            return End.DECLINED
         self._buffer.give_back(machine.received)
         end = machine.end or End.FAILED
         event = ExchangeDone(
@@ -315,23 +348,31 @@ class Gossip:
         return end
 
     def _settle_met(self, meeting: _Meeting, event: ExchangeDone) -> None:
-        snapshot, correction = meeting.snapshot, meeting.correction
-        assert snapshot is not None and correction is not None
+        snapshot, correction = meeting.agreed()
 
         def apply() -> None:
             self._subject.apply_met(snapshot.vector, correction.vector)
 
         self._around.membership.clear(meeting.partner)
         if meeting.phase == "consensus":
-            self.scheduled.met = True
+            meeting.scheduled.met = True
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
     def _settle_pending(self, meeting: _Meeting, event: ExchangeDone) -> None:
         """I said HAVE and heard none: my own part now, the correction when the partner tells."""
-        snapshot, correction = meeting.snapshot, meeting.correction
-        assert snapshot is not None and correction is not None
-        open_ = Open(meeting.partner, meeting.round, correction.vector, self.window.number)
-        self.pending.add(open_)
+        snapshot, correction = meeting.agreed()
+        if meeting.phase == "consensus":
+            meeting.scheduled.pending_round = meeting.round
+        self.pending.add(
+            Open(
+                peer=meeting.partner,
+                round=meeting.round,
+                correction=correction.vector,
+                window=self.window.number,
+                phase=meeting.phase,
+                step=snapshot.step,
+            )
+        )
 
         def apply() -> None:
             self._subject.apply_solo(snapshot.vector)
@@ -342,7 +383,8 @@ class Gossip:
 
     def _fail(self, meeting: _Meeting, event: ExchangeDone) -> None:
         self.window.unreachable(meeting.partner)
-        self._around.membership.suspect(meeting.partner, self._around.clock())
+        if not meeting.own_act:
+            self._around.membership.suspect(meeting.partner, self._around.clock())
         if meeting.snapshot is not None:
             self._desk.put_back(meeting.snapshot)
         self._around.emit(event)
@@ -378,39 +420,15 @@ class Gossip:
             return
         self._asked_in = self.window.number
         membership = self._around.membership
-        dead = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
-        self.pending.expire(self.window.number, dead)
-        for peer in self.pending.peers():
-            with suppress(LinkError, PeerFault):
-                await self._ask(peer)
-
-    async def _ask(self, peer: str) -> None:
-        questions = self.pending.of(peer)
-        deadline_s = self._around.links.deadline_s(peer)
-        stream = await self._around.transport.open(peer, ASK_TOPIC, deadline_s)
-        try:
-            ask = Ask(rounds=tuple(item.round for item in questions))
-            await stream.send(ask.frame(), deadline_s)
-            tell = Tell.parse(await stream.receive(deadline_s))
-        finally:
-            await stream.close()
-        for item, outcome in zip(questions, tell.outcomes, strict=False):
-            correction = self.pending.resolve(item, outcome)
-            if correction is not None:
-                self._settle_late(item, correction)
+        silent = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
+        self.pending.expire(self.window.number, silent)
+        await self.questions.ask_all(silent)
 
     def _settle_late(self, item: Open[Any], correction: Any) -> None:
         def apply() -> None:
             self._subject.apply_late(correction)
 
-        event = ExchangeDone(phase="train", outcome="late", partner=item.peer, round=item.round)
-        self._desk.settle(Settlement(apply, event, 0, returns_snapshot=False))
-
-    async def _serve_ask(self, stream: FrameStream) -> None:
-        deadline_s = self._around.links.deadline_s(stream.peer)
-        ask = Ask.parse(await stream.receive(deadline_s))
-        outcomes = tuple(self.decisions.tell(stream.peer, round_) for round_ in ask.rounds)
-        await stream.send(Tell(outcomes=outcomes).frame(), deadline_s)
-        with suppress(LinkError, PeerFault):
-            await stream.receive(deadline_s)  # the asker reads last and closes
-        await stream.close()
+        if item.round == self.scheduled.pending_round:
+            self.scheduled.met = True
+        event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
+        self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from swarmnet.wire.messages import Outcome
+from swarmnet.wire.messages import Outcome, Phase
 
 MEMORY = 4096
 MAX_PENDING = 4
@@ -62,7 +62,7 @@ class Decisions:
 CorrectionT = TypeVar("CorrectionT")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Open(Generic[CorrectionT]):
     """One open question of an offerer: what it will apply if the partner did."""
 
@@ -70,6 +70,9 @@ class Open(Generic[CorrectionT]):
     round: int
     correction: CorrectionT
     window: int
+    phase: Phase = "train"
+    step: int = 0
+    """Inner steps behind the snapshot that was sent."""
 
 
 class Pending(Generic[CorrectionT]):
@@ -100,18 +103,15 @@ class Pending(Generic[CorrectionT]):
         return item.correction if outcome == "applied" else None
 
     def expire(self, window: int, dead: set[str]) -> int:
-        """Drop what belongs to dead partners; give up on the unreachable. Returns how many."""
-        kept = []
-        for item in self._open:
-            if item.peer in dead:
-                continue
-            if window - item.window > PATIENCE_WINDOWS:
-                self.given_up += 1
-                continue
-            kept.append(item)
-        gone = len(self._open) - len(kept)
-        self._open = kept
-        return gone
+        """Drop what is too old to be answered; returns how many.
+
+        Until then a partner that looks dead may come back out of a partition. One that stays
+        dead took its half of the meeting with it, so only the others count as given up.
+        """
+        old = [item for item in self._open if window - item.window > PATIENCE_WINDOWS]
+        self.given_up += sum(item.peer not in dead for item in old)
+        self._open = [item for item in self._open if item not in old]
+        return len(old)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -7,15 +7,15 @@ from collections import defaultdict, deque
 
 HISTORY = 32
 K_MAD = 6.0
-FLOOR_S = 1.0
-"""Below a second a busy machine's scheduler, not the link, decides."""
-FIRST_S = 4.0
+FLOOR_S = 2.0
+"""Below that a busy machine's scheduler, not the link, decides."""
+FIRST_S = 5.0
 CEILING_S = 20.0
 """libp2p itself notices a dead link after 35 s; a deadline must be shorter to be of use."""
 
 
 class Links:
-    """Observed waiting times per partner, in seconds: for an answer and for the next frame."""
+    """The longest wait of each of the last meetings, per partner, in seconds."""
 
     def __init__(self) -> None:
         self._waits: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=HISTORY))

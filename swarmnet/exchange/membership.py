@@ -98,13 +98,17 @@ class Membership:
         if member is not None:
             member.suspect_until, member.strikes = 0.0, 0
 
-    def alive(self, now: float, states: Iterable[str] = STATES[:-1]) -> list[str]:
-        """Ids of live peers in one of ``states``, sorted; suspects are left out."""
+    def alive(
+        self, now: float, states: Iterable[str] = STATES[:-1], *, suspects: bool = False
+    ) -> list[str]:
+        """Ids of live peers in one of ``states``, sorted; suspects only when asked for."""
         wanted = set(states)
         return sorted(
             peer
             for peer, m in self._members.items()
-            if self._live(m, now) and m.suspect_until <= now and m.status.state in wanted
+            if self._live(m, now)
+            and (suspects or m.suspect_until <= now)
+            and m.status.state in wanted
         )
 
     def is_dead(self, peer: str, now: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from swarmnet.errors import LinkError, PeerFault, StreamCut
+from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import Action, Do, Machine, Send
 from swarmnet.exchange.transport import FrameStream
@@ -37,6 +37,7 @@ class Session:
         self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
         self.bytes_sent = 0
         self.bytes_received = 0
+        self._longest_s = 0.0
 
     async def run(self) -> None:
         """Never raises LinkError or PeerFault: ``machine.end`` and ``.reason`` say how it went."""
@@ -48,11 +49,13 @@ class Session:
                 await self._perform(self._machine.on_frame(frame))
         except (LinkError, PeerFault) as error:
             self._machine.lost(f"{type(error).__name__}: {error}")
+            if isinstance(error, DeadlinePassed):
+                self._links.observe(self._stream.peer, self._longest_s)
         finally:
             # A task that ends by cancellation has not decided: the machine must hear of it.
             self._machine.lost("the exchange was cancelled")
             sender.cancel()
-            with suppress(asyncio.CancelledError, LinkError):
+            with suppress(asyncio.CancelledError, LinkError, PeerFault):
                 await sender
             await self._stream.close()
 
@@ -70,6 +73,7 @@ class Session:
                     await self._hooks.verify(self._machine.received)
                     await self._perform(self._machine.verified())
                 case Do.APPLY:
+                    self._links.observe(self._stream.peer, self._longest_s)
                     self._hooks.apply()
                 case Do.CLOSE:
                     return
@@ -81,24 +85,23 @@ class Session:
             frame = await self._outbox.get()
             await self._stream.send(frame, self._deadline_s)
             self.bytes_sent += frame.wire_bytes
-            self._outbox.task_done()
 
     async def _receive(self, sender: asyncio.Task[None]) -> Frame:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         if sender.done():
             sender.result()
-        frame = await self._stream.receive(self._deadline_s)
-        self._links.observe(self._stream.peer, loop.time() - asked)
+        try:
+            frame = await self._stream.receive(self._deadline_s)
+        finally:
+            self._longest_s = max(self._longest_s, loop.time() - asked)
         self.bytes_received += frame.wire_bytes
         return frame
 
     async def _await_close(self) -> None:
         """My last frame must leave before I go; the partner, which reads it last, closes."""
-        with suppress(LinkError, PeerFault, TimeoutError):
-            async with asyncio.timeout(self._deadline_s):
-                await self._outbox.join()
-                await self._stream.receive(self._deadline_s)
+        with suppress(LinkError, PeerFault):
+            await self._stream.receive(self._deadline_s)
 
     @property
     def _deadline_s(self) -> float:

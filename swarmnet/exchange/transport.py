@@ -1,4 +1,4 @@
-"""What the exchange asks of a network. ``net`` implements it over libp2p, ``sim`` in virtual time."""
+"""What the exchange asks of a network: ``net`` gives it over libp2p, ``sim`` in virtual time."""
 
 from __future__ import annotations
 

@@ -70,11 +70,15 @@ class Window:
         self._pace = self._pace_at(total_steps, progress)
 
     def ripen(self, total_steps: int) -> None:
-        """A newcomer meets before its own first step: its displacement is zero and weighs nothing."""
+        """A newcomer meets before its first own step: its displacement is zero, weighs nothing."""
         for since in range(1, LONGEST_WINDOW):
             if self._cadence.ready(Pace(since, total_steps, 0.0)):
                 self.origin = total_steps - since
                 return
+
+    def welcome_at(self, total_steps: int, progress: float) -> bool:
+        """Whether an offer would be accepted after this step. Safe from the training thread."""
+        return self._cadence.willing(self._pace_at(total_steps, progress))
 
     @property
     def willing(self) -> bool:

@@ -18,7 +18,7 @@ from multiaddr import Multiaddr
 from swarmnet.errors import DeadlinePassed, LinkError
 from swarmnet.net.engine import DaemonMultiaddr, p2pd_pb2, read_pbmsg_safe, write_pbmsg
 
-READ_BUFFER_BYTES = 512 * 1024
+READ_BUFFER_BYTES = 256 * 1024
 """asyncio pauses a socket at twice this: few wake-ups per frame, bounded memory per stream."""
 
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -62,6 +62,7 @@ class Daemon:
         self.p2p = p2p
         self.control = control
         self.visible = visible
+        self._mourner = asyncio.get_running_loop().create_task(self._fail_calls_at_death())
 
     @classmethod
     async def start(
@@ -126,21 +127,30 @@ class Daemon:
         """End the process and every call that waits for it. Never raises."""
         calls = self.p2p._client.control
         self.p2p._terminate()
-        for pending in list(calls._pending_calls.values()):
-            if not pending.done():
-                pending.set_exception(P2PDaemonError("the daemon is gone"))
-        calls.call_unary_handler = _refuse
         try:
             async with asyncio.timeout(_TERMINATE_S):
                 await self.wait_dead()
         except TimeoutError:
             self.kill()
             await self.wait_dead()
+        await self._mourner
         tasks = [self.p2p._reader_task, calls._read_task, calls._write_task]
         tasks += calls._handler_tasks.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fail_calls_at_death(self) -> None:
+        """hivemind would wait for ever for answers of a dead daemon, in the DHT and at its start:
+
+        1. a call is written to the daemon's socket; 2. the daemon dies; 3. nobody reads on.
+        """
+        await self.wait_dead()
+        calls = self.p2p._client.control
+        calls.call_unary_handler = calls.add_unary_handler = _refuse
+        for pending in list(calls._pending_calls.values()):
+            if not pending.done():
+                pending.set_exception(P2PDaemonError("the daemon is gone"))
 
 
 def bare(address: str | Multiaddr) -> Multiaddr:
@@ -177,5 +187,5 @@ def _private_p2p(folder: Path) -> Any:
     return PrivateP2P
 
 
-async def _refuse(*_: Any) -> bytes:
+async def _refuse(*_: Any, **__: Any) -> bytes:
     raise P2PDaemonError("the daemon is gone")

@@ -13,7 +13,7 @@ from swarmnet.errors import DeadlinePassed, LinkError, StreamCut
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.wire import HEADER_BYTES, Frame, encode_header, parse_header
 
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 512 * 1024
 """Bytes taken from the socket at a time: the unit of progress that a receiver observes."""
 _CLOSE_S = 1.0
 

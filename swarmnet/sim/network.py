@@ -7,6 +7,7 @@ the frames that were whole by then, which is all that a reader of whole frames c
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,7 +63,9 @@ class _Wire:
 class SimStream:
     """One end of a simulated stream (implements ``FrameStream``)."""
 
-    def __init__(self, network: SimNetwork, ends: tuple[str, str], pipes: tuple[_Pipe, _Pipe]):
+    def __init__(
+        self, network: SimNetwork, ends: tuple[str, str], pipes: tuple[_Pipe, _Pipe]
+    ) -> None:
         self._network = network
         self._me, self._peer = ends
         self._out, self._in = pipes
@@ -79,12 +82,14 @@ class SimStream:
             raise StreamCut("stream is gone")
         pipe = self._out
         cut = self.wire.cut
-        if cut is not None and cut.sender == self._me:
-            if pipe.sent + frame.wire_bytes > cut.after_bytes:
-                self.break_both()
-                raise StreamCut("scripted cut")
+        limit = cut.after_bytes if cut is not None and cut.sender == self._me else math.inf
+        if pipe.sent + frame.wire_bytes > limit:
+            self.break_both()
+            raise StreamCut("scripted cut")
         pipe.sent += frame.wire_bytes
         await self._wait_for_room(pipe, deadline_s)
+        if self._closed or self.wire.broken:
+            raise StreamCut("stream is gone")
         start = max(now(), pipe.free_at)
         pipe.free_at = start + frame.wire_bytes / pipe.link.bandwidth
         pipe.unread += frame.wire_bytes
@@ -187,8 +192,10 @@ class SimNetwork:
         return peer in self._down
 
     async def thaw(self, peer: str) -> None:
-        while (wait := self._frozen.get(peer, 0.0) - now()) > 0:
+        wait = self._frozen.get(peer, 0.0) - now()
+        if wait > 0:
             await asyncio.sleep(wait)
+            await self.thaw(peer)
 
     def forget(self, peer: str, stream: SimStream) -> None:
         self._streams.get(peer, set()).discard(stream)
@@ -225,10 +232,10 @@ class SimNetwork:
 
     def _scripted(self, opener: str, peer: str, topic: str) -> Cut | None:
         for cut in self.cuts:
-            if not cut.used and (cut.opener, cut.topic) == (opener, topic):
-                if cut.sender in (opener, peer):
-                    cut.used = True
-                    return cut
+            wanted = not cut.used and (cut.opener, cut.topic) == (opener, topic)
+            if wanted and cut.sender in (opener, peer):
+                cut.used = True
+                return cut
         return None
 
     async def _run_handler(self, handler: Handler, stream: SimStream) -> None:

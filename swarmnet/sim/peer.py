@@ -22,7 +22,7 @@ from swarmnet.exchange.desk import Correction, Desk
 from swarmnet.exchange.driver import Gossip, Surroundings
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Membership, Status
-from swarmnet.exchange.window import Pace, Window
+from swarmnet.exchange.window import Window
 from swarmnet.sim.clock import now
 from swarmnet.sim.network import SimNetwork
 
@@ -54,7 +54,7 @@ class VectorSubject:
     def apply_met(self, snapshot: Floats, correction: Floats) -> None:
         self.live += correction
 
-    def apply_solo(self, snapshot: Floats | None) -> None:
+    def apply_solo(self, snapshot: Floats) -> None:
         """Averaging has no outer step of its own."""
 
     def apply_late(self, correction: Floats) -> None:
@@ -136,8 +136,7 @@ class SimPeer:
         self.events += self.desk.boundary(self.steps, 0.0)
 
     def _wants(self, step: int, progress: float) -> bool:
-        pace = Pace(step - self.window.origin, step, progress)
-        return self.gossip.stance == "consensus" or self._options.cadence.willing(pace)
+        return self.gossip.stance == "consensus" or self.window.welcome_at(step, progress)
 
     def _publish(self) -> None:
         self._counter += 1
@@ -166,7 +165,6 @@ class SimPeer:
 
 async def _inline(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
 
 
 def disagreement(vectors: list[Floats]) -> float:

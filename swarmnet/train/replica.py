@@ -92,11 +92,11 @@ class Replica:
         self.apply_late(correction)
 
     @torch.no_grad()
-    def apply_solo(self, snapshot: Tensor | None) -> None:
-        """No outer step before the first partner: alone, DiLoCo's step is only a slower optimizer."""
+    def apply_solo(self, snapshot: Tensor) -> None:
+        """Before the first partner there is no outer step: alone it would only slow down."""
         if not self._met:
             return
-        displacement = self._outer.solo(self.theta if snapshot is None else snapshot)
+        displacement = self._outer.solo(snapshot)
         if displacement is not None:
             self.theta += displacement
 

@@ -1,6 +1,6 @@
 """Bytes to frames and back, without IO: every length is bounded before a byte is stored.
 
-    bytes --parse_header--> Header --(length bytes)--> Frame --messages.parse--> Message
+bytes --parse_header--> Header --(length bytes)--> Frame --messages.parse--> Message
 """
 
 from swarmnet.wire.frame import (

@@ -109,7 +109,16 @@ class Accept(Message):
 
 
 DeclineReason = Literal[
-    "busy", "early", "phase", "index", "layout", "syncing", "leaving", "paused", "applied", "dropped"
+    "busy",
+    "early",
+    "phase",
+    "index",
+    "layout",
+    "syncing",
+    "leaving",
+    "paused",
+    "applied",
+    "dropped",
 ]
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import swarmnet.train.loop
-from peers.solo import speedup, train_alone
+from peers.gain import speedup
+from peers.solo import train_alone
 from swarmnet.config import RunConfig
 
 CPU = torch.device("cpu")
