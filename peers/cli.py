@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -157,6 +157,32 @@ def export(
     else:
         count = len(merged.replicas)
         _say(f"{count} replicas merged into {target} (disagreement {merged.disagreement:.2e})")
+
+
+@app.command()
+def order(
+    invite: Annotated[str, typer.Argument(help="Invite of the run.")],
+    what: Annotated[str, typer.Argument(help="pause, run or end.")],
+    folder: Annotated[Path, typer.Option("--key", help="Folder of `swarmnet bootstrap`.")],
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Pause, resume or end a run for everybody, with its owner's key.
+
+    Example: [bold]swarmnet order swarm1:... end --key runs/demo-bootstrap[/]
+    """
+    from typing import get_args
+
+    from swarmnet.errors import ConfigError
+    from swarmnet.net.phonebook import Order
+    from swarmnet.wire.invite import Invite
+
+    if what not in get_args(Order):
+        raise ConfigError(f"order {what!r} is not known; known: {', '.join(get_args(Order))}")
+    decoded = Invite.decode(invite)
+    from peers.order import give_order
+
+    heard = give_order(folder, _peer(None, overrides, None, []), decoded, cast("Order", what))
+    _say(f"{what}: told {heard} workers")
 
 
 @app.command()

@@ -6,7 +6,6 @@ checkpoints that peers left in their folders serve as well.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from peers.give import Portrait, ask_state
+from peers.give import ask_state
 from peers.link import REFERENCE, Link, learn_run, start_node
 from peers.station import Station
 from swarmnet.config import RunFile
@@ -26,7 +25,6 @@ from swarmnet.train.flat import flatten_parameters
 from swarmnet.wire.invite import Invite
 
 GIVING = ("training", "paused", "consensus", "serving")
-WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,17 +83,13 @@ def from_swarm(station: Station, invite: Invite) -> tuple[RunFile, Merged]:
 
 
 async def _weights(link: Link) -> dict[str, Tensor]:
-    members = link.membership
     replicas: dict[str, Tensor] = {}
-    for peer in members.alive(time.monotonic(), GIVING):
-        status = members.status(peer)
-        if status is None or status.role != "worker":
-            continue
+    for peer in link.workers(GIVING):
         try:
             portrait = await ask_state(link.node, peer, "weights", 2**40)
         except (LinkError, PeerFault):
             continue
-        replicas[peer] = _theta(portrait)
+        replicas[peer] = portrait.tensors["theta"].clone()
     if not replicas:
         raise UnreachableError(
             "no live peer gives its weights; peers' own folders can be merged with --from DIR"
@@ -119,10 +113,6 @@ def from_folders(folders: list[Path]) -> tuple[RunFile, Merged]:
     if run is None:
         raise ConfigError("--from needs at least one folder")
     return run, merge(replicas)
-
-
-def _theta(portrait: Portrait) -> Tensor:
-    return portrait.tensors["theta"].clone()
 
 
 def _status() -> Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 from swarmnet.wire.invite import Invite, parse_address
 
 REFRESH_S = 0.25
+WORKING = ("syncing", "training", "paused", "consensus")
 REFERENCE = "run.toml"
 """The run file's name inside ``--out``."""
 
@@ -55,6 +57,12 @@ class Link:
 
     async def give(self, handler: Handler) -> None:
         await self.node.serve(GIVE_TOPIC, handler)
+
+    def workers(self, states: tuple[str, ...] = WORKING) -> list[str]:
+        """Live workers in one of ``states``, without bootstraps and visitors."""
+        members = self.membership
+        live = members.alive(time.monotonic(), states)
+        return [p for p in live if (status := members.status(p)) and status.role == "worker"]
 
     async def leave(self) -> None:
         """Tell the others, then take the node down. Bounded by a few seconds."""

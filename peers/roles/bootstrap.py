@@ -84,12 +84,8 @@ class Bootstrap:
         return await Link.join(self.station, node, self._run, owner, _status)
 
     async def _look(self) -> Seen:
-        now = time.monotonic()
-        members = self._link.membership
-        workers = ("syncing", "training", "paused", "consensus")
-        live = members.alive(now, workers)
-        tokens = members.swarm_tokens(0, now)
-        return Seen(len(live), tokens, self._link.progress.share(0, 0.0))
+        tokens = self._link.membership.swarm_tokens(0, time.monotonic())
+        return Seen(len(self._link.workers()), tokens, self._link.progress.share(0, 0.0))
 
     def _keep_run_file(self) -> None:
         try:

@@ -198,7 +198,7 @@ class Worker:
     def _donors(self) -> list[str]:
         """Live peers that have taken a step, those with most tokens first."""
         members = self.link.membership
-        live = members.alive(time.monotonic(), DONOR_STATES)
+        live = self.link.workers(DONOR_STATES)
         steps = {peer: status.step for peer in live if (status := members.status(peer))}
         return sorted((p for p in steps if steps[p] > 0), key=lambda p: (-steps[p], p))
 

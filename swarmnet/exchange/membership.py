@@ -65,7 +65,9 @@ class Membership:
         if status.incarnation > known.status.incarnation:
             known.suspect_until, known.strikes = 0.0, 0
         known.status = _grown(known.status, status)
-        self._moved(known, _age(status), now)
+        # A signed record is a sign of life even where an unsigned rumour ran ahead of it.
+        known.moved_at = now
+        known.heard = max(known.heard, _age(status))
 
     def hear(self, rumours: Iterable[Rumour], now: float) -> None:
         """Somebody told us counters of peers that we know; unknown peers wait for their record."""
@@ -76,7 +78,7 @@ class Membership:
                 continue
             work = replace(known.status, tokens=rumour.tokens, elapsed_s=rumour.elapsed_s)
             known.status = _grown(known.status, work)
-            self._moved(known, age, now)
+            known.heard, known.moved_at = age, now
 
     def digest(self, mine: Status, now: float) -> tuple[Rumour, ...]:
         """Myself and the most recently moved others, bounded, for the next message."""
@@ -136,10 +138,6 @@ class Membership:
             age = now - m.moved_at if self._live(m, now) and m.status.elapsed_s else 0.0
             elapsed = max(elapsed, m.status.elapsed_s + age)
         return elapsed
-
-    def _moved(self, member: _Member, age: tuple[int, int], now: float) -> None:
-        if age > member.heard:
-            member.heard, member.moved_at = age, now
 
     def _live(self, member: _Member, now: float) -> bool:
         quiet = now - member.moved_at

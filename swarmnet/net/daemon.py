@@ -21,6 +21,7 @@ from swarmnet.errors import AddressError, UnreachableError
 from swarmnet.net.control import Control
 from swarmnet.net.engine import P2P, P2PDaemonError
 from swarmnet.net.identity import Identity
+from swarmnet.wire.invite import parse_address
 
 _ATTEMPTS = 3
 _CALL_S = 5.0
@@ -40,11 +41,22 @@ if os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True)
 class Listen:
-    """Where a peer listens (port 0: any free one) and what it tells others to dial."""
+    """Where a peer listens (port 0: any free one) and what it tells others to dial.
+
+    Raises AddressError when the host is no IP address or an announced address no multiaddr.
+    """
 
     host: str = "0.0.0.0"
     port: int = 0
     announce: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for address in self.announce:
+            parse_address(address, needs_peer=False)
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError as error:
+            raise AddressError(f"cannot listen on {self.host!r}: not an IP address") from error
 
     @property
     def loopback(self) -> bool:

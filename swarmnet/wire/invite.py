@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -32,8 +31,7 @@ class Invite:
 
     def encode(self) -> str:
         body = msgpack.packb([self.run, self.fingerprint, list(self.bootstrap), self.owner])
-        raw = body + _checksum(body)
-        return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+        return PREFIX + _encoded(body + _checksum(body))
 
     @classmethod
     def decode(cls, text: str) -> Invite:
@@ -68,11 +66,17 @@ def parse_address(text: str, *, needs_peer: bool = True) -> Multiaddr:
     return address
 
 
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
 def _checked_body(text: str) -> bytes:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise InviteError("the invite is damaged: not base64; copy it again") from error
+    if _encoded(raw) != text:
+        raise InviteError("the invite is damaged: its last character is not one we write")
     body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     if not body or _checksum(body) != check:
         raise InviteError("the invite is cut off or damaged (checksum); copy it again")

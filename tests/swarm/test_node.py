@@ -302,6 +302,14 @@ def test_a_port_in_use_is_the_users_act(tmp_path):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"host": "localhost"}, {"host": ""}, {"announce": ("192.0.2.7:4001",)}]
+)
+def test_places_that_are_none_are_the_users_act(wrong):
+    with pytest.raises(AddressError):
+        Listen(**wrong)
+
+
 def test_announced_addresses_come_first(tmp_path):
     async def main():
         listen = Listen("127.0.0.1", 0, ("/ip4/192.0.2.7/tcp/4001",))
