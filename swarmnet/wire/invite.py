@@ -75,11 +75,11 @@ def _checked_body(text: str) -> bytes:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError as error:
         raise InviteError("the invite is damaged: not base64; copy it again") from error
-    if _encoded(raw) != text:
-        raise InviteError("the invite is damaged: its last character is not one we write")
     body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     if not body or _checksum(body) != check:
         raise InviteError("the invite is cut off or damaged (checksum); copy it again")
+    if _encoded(raw) != text:
+        raise InviteError("the invite is damaged: its last character is not one we write")
     return body
 
 

@@ -1,0 +1,166 @@
+"""The command line: a user's mistake is one plain line and exit code 2; the surface is frozen."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from peers import cli
+from swarmnet.wire.invite import Invite
+
+ID = "12D3KooWGzBMcZ4YkpFc8yS1pUX6CbnkjRjgQyT4EGtZEAnQXjKZ"
+RUN = Path(__file__).parent.parent / "swarm" / "tiny.toml"
+
+
+def invite(port: int = 1) -> str:
+    return Invite("tiny", "a" * 32, (f"/ip4/127.0.0.1/tcp/{port}/p2p/{ID}",), ID).encode()
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and what was said, which is one line and no traceback."""
+    argv, sys.argv = sys.argv, ["swarmnet", *arguments]
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    finally:
+        sys.argv = argv
+    said = capsys.readouterr().err.strip()
+    assert "Traceback" not in said
+    assert said.startswith("swarmnet: ")
+    assert len(said.splitlines()) == 1
+    return int(exit_.value.code or 0), said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hello", "must begin with"),
+        ("swarm1:", "cut off"),
+        (invite()[:-7], "cut off or damaged"),
+        (invite() + "x", "damaged"),
+        ("swarm2:" + invite()[7:], "must begin with"),
+    ],
+)
+def test_a_bad_invite(capsys: pytest.CaptureFixture[str], text: str, says: str) -> None:
+    code, said = fails(capsys, "peer", text)
+    assert code == 2
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("target.token=5", "target.token"),
+        ("target.tokens=many", "target.tokens"),
+        ("codec=int9", "int8"),
+        ("outer={name='noloco', alpha=0.9, gamma=1.0}", "gamma"),
+        ("nonsense", "section.key=value"),
+    ],
+)
+def test_a_bad_run_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, override: str, says: str
+) -> None:
+    code, said = fails(
+        capsys, "bootstrap", str(RUN), "--out", str(tmp_path / "out"), "--set", override
+    )
+    assert code == 2
+    assert says in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(capsys, "bootstrap", "no/such.toml")
+    assert code == 2
+    assert "no/such.toml" in said
+
+
+def test_a_data_path_without_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        out = tmp_path / "out"
+        code, said = fails(capsys, "demo", "--data", str(path), "--out", str(out))
+        assert code == 2
+        assert str(path) in said
+        assert not out.exists()
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = fails(
+            capsys, "bootstrap", str(RUN), "--port", str(port), "--out", str(tmp_path)
+        )
+    assert code == 2
+    assert str(port) in said
+
+
+def test_an_identity_of_another_shape(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    key = tmp_path / "id_rsa"
+    key.write_text("-----BEGIN RSA PRIVATE KEY-----")
+    setting = f'identity="{key}"'
+    code, said = fails(capsys, "peer", invite(), "--out", str(tmp_path / "p"), "--set", setting)
+    assert code == 2
+    assert str(key) in said
+
+
+def test_every_bootstrap_dead(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, said = fails(
+        capsys, "peer", invite(), "--out", str(tmp_path), "--set", "host=127.0.0.1"
+    )
+    assert code == 3
+    assert "no bootstrap answers" in said
+    assert "ask for a fresh invite" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("peer", invite(), "--role", "king"),
+        ("peer", invite(), "--announce", "example.org:80"),
+        ("peer", invite(), "--peer", "no/such.toml"),
+        ("peer", invite(), "--set", "threads=-1"),
+        ("order", invite(), "stop", "--key", "."),
+        ("order", invite(), "end", "--key", "no/such"),
+        ("export",),
+        ("export", "--from", "no/such"),
+        ("demo", "--minutes", "-1"),
+        ("demo", "--run", "no/such.toml"),
+    ],
+)
+def test_other_mistakes(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    code, _ = fails(capsys, *arguments)
+    assert code == 2
+
+
+def test_the_surface_is_frozen() -> None:
+    """A new command or flag is a decision: it changes this list and the README."""
+    group = typer.main.get_command(cli.app)
+    surface = {
+        name: sorted(o for p in command.params for o in p.opts if o.startswith("--"))
+        for name, command in group.commands.items()
+    }
+    assert surface == {
+        "bootstrap": ["--announce", "--invite-file", "--out", "--port", "--set"],
+        "demo": [
+            "--data",
+            "--json",
+            "--minutes",
+            "--no-churn",
+            "--out",
+            "--peers",
+            "--run",
+            "--seed",
+            "--set",
+            "--solo",
+        ],
+        "export": ["--from", "--json", "--out", "--set"],
+        "order": ["--key", "--set"],
+        "peer": ["--announce", "--out", "--peer", "--port", "--role", "--run", "--set"],
+    }
+    for command in group.commands.values():
+        assert "Example:" in (command.help or "")
