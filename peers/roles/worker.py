@@ -238,9 +238,9 @@ class Worker:
         return False
 
     def _step(self, progress: float) -> None:
-        started = time.perf_counter()
+        started, waited_s = time.perf_counter(), self.desk.waited_s
         self._boundary(progress)
-        stall_s = time.perf_counter() - started
+        stall_s = self.desk.waited_s - waited_s
         step = self.trainer.step(progress)
         if self._began is None:
             self._began = time.monotonic()

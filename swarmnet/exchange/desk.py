@@ -9,6 +9,7 @@ made, so one buffer serves. The lock is held for the copy of a snapshot and for 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -99,16 +100,20 @@ class Desk:
         self._out = False
         self._due: list[Settlement] = []
         self.wake: Callable[[int, float], None] = lambda step, progress: None
+        self.waited_s = 0.0
+        """What the exchange made the training thread wait, all boundaries together."""
 
     def boundary(self, step: int, progress: float) -> list[ExchangeDone]:
         """Training thread, between two inner steps: apply what is due, leave a snapshot."""
+        asked = time.perf_counter()
         with self._lock:
+            self.waited_s += time.perf_counter() - asked
             due, self._due = self._due, []
             for settlement in due:
                 settlement.apply()
                 self._out = self._out and not settlement.returns_snapshot
-            if self._wants(step, progress) and not self._out:
-                self._fresh = Snapshot(step, self._subject.capture())
+            wanted = self._wants(step, progress) and not self._out
+            self._fresh = Snapshot(step, self._subject.capture()) if wanted else None
         self.wake(step, progress)
         return [replace(s.event, staleness=step - s.snapshot_step) for s in due]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,10 +47,19 @@ class _Pipe:
 
     link: Link
     queue: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
+    under_way: deque[Frame | None] = field(default_factory=deque)
     sent: int = 0
     unread: int = 0
     free_at: float = 0.0
     drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def arrives_at(self, when: float, frame: Frame | None) -> None:
+        """In the order of the calls: timers of the same moment fire in any order."""
+        self.under_way.append(frame)
+        asyncio.get_running_loop().call_at(when, self._arrive)
+
+    def _arrive(self) -> None:
+        self.queue.put_nowait(self.under_way.popleft())
 
 
 class _Wire:
@@ -93,8 +103,7 @@ class SimStream:
         start = max(now(), pipe.free_at)
         pipe.free_at = start + frame.wire_bytes / pipe.link.bandwidth
         pipe.unread += frame.wire_bytes
-        arrives = pipe.free_at + pipe.link.latency_s
-        asyncio.get_running_loop().call_at(arrives, pipe.queue.put_nowait, frame)
+        pipe.arrives_at(pipe.free_at + pipe.link.latency_s, frame)
 
     async def receive(self, deadline_s: float) -> Frame:
         await self._network.thaw(self._me)
@@ -127,8 +136,7 @@ class SimStream:
 
     def _end(self, pipe: _Pipe) -> None:
         pipe.drained.set()
-        when = max(now(), pipe.free_at) + pipe.link.latency_s
-        asyncio.get_running_loop().call_at(when, pipe.queue.put_nowait, None)
+        pipe.arrives_at(max(now(), pipe.free_at) + pipe.link.latency_s, None)
 
     async def _wait_for_room(self, pipe: _Pipe, deadline_s: float) -> None:
         while pipe.unread > WINDOW_BYTES and not self.wire.broken:

@@ -155,6 +155,8 @@ class SimPeer:
             if self.state == "training":
                 await asyncio.sleep(self._options.step_s * (0.9 + 0.2 * self._random.random()))
                 await self._network.thaw(self.me)
+                if self.state != "training":
+                    continue
                 increment = self._random.normal(size=8) * self._options.drift
                 self.subject.live += increment
                 self.added += increment

@@ -47,16 +47,24 @@ CODECS = ("raw", "int8")
 WAYS = ("floor raw", "raw", "floor int8", "int8")
 BAR = 2.5
 SCHEDULE_SEED = 0
-WARM_UP = 2
+WARM_UP = 3
 MEMORY_WARM_UP = 20
 MEMORY_EXCHANGES = 200
 ANSWER_S = 120.0
 PRELOAD = [
+    "torch._dynamo",  # imported by the first optimizer that is made
     "swarmnet.net.node",
     "swarmnet.net.thread",
-    "swarmnet.train.replica",
     "swarmnet.exchange.driver",
+    "swarmnet.train.replica",
+    "swarmnet.codec.int8",
+    "swarmnet.codec.raw",
+    "swarmnet.data.stdlib",
+    "swarmnet.inner.adamw",
+    "swarmnet.matching.hypercube",
     "swarmnet.model.causal_lm",
+    "swarmnet.outer.average",
+    "swarmnet.reduce.mean",
 ]
 
 

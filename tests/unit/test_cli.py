@@ -109,9 +109,7 @@ def test_an_identity_of_another_shape(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_every_bootstrap_dead(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, said = fails(
-        capsys, "peer", invite(), "--out", str(tmp_path), "--set", "host=127.0.0.1"
-    )
+    code, said = fails(capsys, "peer", invite(), "--out", str(tmp_path), "--set", "host=127.0.0.1")
     assert code == 3
     assert "no bootstrap answers" in said
     assert "ask for a fresh invite" in said

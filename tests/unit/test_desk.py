@@ -1,4 +1,4 @@
-"""The desk between two threads: a snapshot stands still while it is out, nothing is applied twice."""
+"""The desk between two threads: a snapshot stands still while out, nothing is applied twice."""
 
 import threading
 
@@ -55,6 +55,14 @@ def test_no_snapshot_is_made_that_nobody_wants(subject):
     for step in range(4):
         desk.boundary(step, 0.0)
         assert desk.has_snapshot() == (step == 3)
+
+
+def test_a_snapshot_that_is_no_longer_wanted_does_not_wait_for_the_next_window(subject):
+    desk = Desk(subject, lambda step, progress: step != 2)
+    desk.boundary(1, 0.0)
+    assert desk.has_snapshot()
+    desk.boundary(2, 0.0)
+    assert not desk.has_snapshot()
 
 
 def test_a_snapshot_is_taken_once(desk):

@@ -59,9 +59,7 @@ def test_offers_to_everybody_once_before_it_asks_again():
     assert pace.next(OTHERS, 5.0) == OfferTo(asked[0])
 
 
-@pytest.mark.parametrize(
-    ("said", "waits"), [(0.0, RETRY_BUSY_S), (1.5, 1.5), (1e9, MAX_RETRY_S)]
-)
+@pytest.mark.parametrize(("said", "waits"), [(0.0, RETRY_BUSY_S), (1.5, 1.5), (1e9, MAX_RETRY_S)])
 def test_a_partners_retry_time_is_taken_within_bounds(said, waits):
     pace = stepped(4)
     pace.next(OTHERS[:1], 4.0)
