@@ -8,14 +8,17 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from peers import export
 from peers.order import give_order
+from peers.roles.worker import work
 from peers.station import Station
-from swarmnet.config import PeerConfig
+from swarmnet.config import PeerConfig, RunFile
+from swarmnet.errors import RunMismatchError
 from swarmnet.wire.invite import Invite
-from tests.swarm.herd import Herd
+from tests.swarm.herd import RUN, Herd
 
 ENDLESS = "target.tokens=1000000000"
 
@@ -149,3 +152,14 @@ def test_a_worker_without_a_bootstrap_says_so(tmp_path: Path) -> None:
         herd.wait(lambda: not lost.running, "exit")
         assert lost.exit_code == 3
         assert "no bootstrap answers" in lost.last_words()
+
+
+def test_another_run_file_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    with Herd(tmp_path) as herd:
+        other = RunFile.load(RUN, ["batch.length=16"])
+        station = Station.open(tmp_path / "stranger", "stranger", PeerConfig(host="127.0.0.1"))
+        try:
+            with pytest.raises(RunMismatchError, match=r"batch\.length: 16 -> 32"):
+                work(station, Invite.decode(herd.invite), other.raw)
+        finally:
+            station.close()
