@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from multiaddr import Multiaddr
@@ -23,7 +21,7 @@ from swarmnet.exchange.transport import FrameStream, Handler
 from swarmnet.net import hello
 from swarmnet.net.daemon import Daemon, Listen, bare
 from swarmnet.net.directory import Directory
-from swarmnet.net.folder import INCOMING, private_folder
+from swarmnet.net.folder import PrivateFolder
 from swarmnet.net.identity import Identity
 from swarmnet.net.serving import StreamServer
 from swarmnet.net.stream import P2pStream
@@ -41,6 +39,7 @@ _TEND_S = 5.0
 _DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
 _START_TRIES = 2
+INCOMING = "in.sock"
 log = logging.getLogger(__name__)
 
 
@@ -65,14 +64,14 @@ class Node:
     ``close``; ``on_restart`` is called with the seconds that a restart took.
     """
 
-    def __init__(self, options: NodeOptions, folder: Path) -> None:
+    def __init__(self, options: NodeOptions, folder: PrivateFolder) -> None:
         self.options = options
         self.run_file = options.run_file
         self.on_restart: Callable[[float], None] = lambda _: None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._directory = Directory(options.identity, options.fingerprint)
-        self._server = StreamServer(folder / INCOMING)
+        self._server = StreamServer(folder.path / INCOMING)
         self._bootstraps = _by_peer(options.bootstrap, self.me)
         self._neighbours: dict[str, list[Multiaddr]] = {}
         self._daemon: Daemon | None = None
@@ -88,7 +87,7 @@ class Node:
         Raises:
             UnreachableError: no bootstrap answers. AddressError: bad address, or port in use.
         """
-        node = cls(options, private_folder())
+        node = cls(options, PrivateFolder())
         try:
             await node._server.start()
             await node._first_daemon(startup_s)
@@ -155,7 +154,7 @@ class Node:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.close()
         await self._drop_daemon()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
         if not self.failed.done():
             self.failed.set_result(None)
         self.failed.exception()
@@ -202,7 +201,7 @@ class Node:
         await hello.answer(stream, self.options.fingerprint, self.run_file)
 
     async def _launch(self, startup_s: float) -> Daemon:
-        return await Daemon.start(self.options.identity, self._listen, self._folder, startup_s)
+        return await Daemon.start(self.options.identity, self._listen, self._folder.path, startup_s)
 
     async def _join(self, daemon: Daemon, wait_s: float) -> None:
         """Connect to whom we know, go on with the first that answers, greet the rest later."""

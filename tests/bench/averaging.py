@@ -12,7 +12,9 @@ until the last pair is done. The rows:
 
 Each of our peers is a process as in training, forked from one preloaded server. The first four rows
 take turns round by round in the same processes over the same daemons, so a busy machine slows them
-alike: read the ratios, to the median of ``floor raw``. ``MB/peer`` is what a peer sends per round.
+alike: read the ratios, to the median of ``floor raw``. ``MB/peer`` is what a peer sends per round,
+``cpu s`` what a round takes of all processes together, daemons included; other work on the machine
+moves it less than the seconds.
 ``memory`` is one peer and its daemon before and after 200 further exchanges, as resident bytes.
 
     python tests/bench/averaging.py --json
@@ -39,7 +41,7 @@ from typing import Any
 import averaging_hivemind
 import averaging_peer
 from averaging_peer import Meet, Met, Spec
-from table import Row, render, row
+from table import Row, render
 
 from swarmnet.matching.random_pairs import RandomPairs
 
@@ -89,11 +91,20 @@ class Tally:
 
     seconds: list[float] = field(default_factory=list)
     answers: list[Met] = field(default_factory=list)
+    cpu_seconds: float = 0.0
 
     def row(self, name: str, floor: float) -> Row:
         ok = [met for met in self.answers if met.ok]
-        sent = sum(met.bytes_sent for met in ok) // max(1, len(ok))
-        return row(name, self.seconds, len(ok) / len(self.answers), sent, floor)
+        median = statistics.median(self.seconds)
+        return Row(
+            name=name,
+            seconds_median=median,
+            seconds_worst=max(self.seconds),
+            success=len(ok) / len(self.answers),
+            bytes_per_peer=sum(met.bytes_sent for met in ok) // max(1, len(ok)),
+            cpu_seconds=self.cpu_seconds / len(self.seconds),
+            ratio=median / floor,
+        )
 
 
 def main() -> int:
@@ -174,10 +185,12 @@ def measure(peers: list[Peer], rounds: int) -> dict[str, Tally]:
     for index in range(rounds + WARM_UP):
         pairs = schedule(peers, index)
         for way, tally in tallies.items():
+            before = cpu_so_far(peers)
             seconds, answers = meet(way, pairs)
             if index >= WARM_UP:
                 tally.seconds.append(seconds)
                 tally.answers += answers
+                tally.cpu_seconds += cpu_so_far(peers) - before
         say(f"round {index - WARM_UP + 1} of {rounds}")
     return tallies
 
@@ -203,9 +216,9 @@ def measure_memory(peers: list[Peer]) -> dict[str, Any]:
     pair = [(peers[0], peers[1].id), (peers[1], peers[0].id)]
     for _ in range(MEMORY_WARM_UP):
         meet("raw", pair)
-    before = resident(peers[0])
+    before = ask(peers[0], "memory")
     answers = [met for _ in range(MEMORY_EXCHANGES) for met in meet("raw", pair)[1]]
-    after = resident(peers[0])
+    after = ask(peers[0], "memory")
     say("memory is measured")
     return {
         "exchanges": sum(met.ok for met in answers) // 2,
@@ -215,9 +228,15 @@ def measure_memory(peers: list[Peer]) -> dict[str, Any]:
     }
 
 
-def resident(peer: Peer) -> dict[str, int]:
-    peer.pipe.send("memory")
-    answer: dict[str, int] = peer.answer()
+def cpu_so_far(peers: list[Peer]) -> float:
+    """Of all peers and their daemons."""
+    return sum(sum(ask(peer, "cpu").values()) for peer in peers)
+
+
+def ask(peer: Peer, what: str) -> dict[str, Any]:
+    """A figure of the peer and of its daemon."""
+    peer.pipe.send(what)
+    answer: dict[str, Any] = peer.answer()
     return answer
 
 
@@ -231,7 +250,16 @@ def hivemind_row(context: Any, options: argparse.Namespace, floor: float) -> Row
     result: averaging_hivemind.HivemindResult = ours.recv()
     process.join()
     say("hivemind is measured")
-    return row("hivemind", result.seconds, result.success, result.bytes_per_peer, floor)
+    median = statistics.median(result.seconds)
+    return Row(
+        name="hivemind",
+        seconds_median=median,
+        seconds_worst=max(result.seconds),
+        success=result.success,
+        bytes_per_peer=result.bytes_per_peer,
+        cpu_seconds=result.cpu_seconds,
+        ratio=median / floor,
+    )
 
 
 def report(rows: list[Row], memory: dict[str, Any], options: argparse.Namespace) -> None:
@@ -249,6 +277,8 @@ def report(rows: list[Row], memory: dict[str, Any], options: argparse.Namespace)
         return
     print(render(rows))
     print(f"\nour raw exchange takes {ratio:.2f} times the floor; the bar is {BAR}")
+    by_name = {r.name: r.cpu_seconds for r in rows}
+    print(f"of processor time it takes {by_name['raw'] / by_name['floor raw']:.2f} times the floor")
     grown = ", ".join(f"{name} {size / 1e6:+.1f} MB" for name, size in memory["growth"].items())
     print(f"memory over {memory['exchanges']} exchanges: {grown}")
 

@@ -12,10 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
+from procfs import children, cpu_seconds, written_bytes
 
 from swarmnet.net import engine  # first: it imports hivemind quietly  # noqa: F401
 
@@ -37,6 +37,7 @@ class HivemindResult:
     seconds: list[float]
     success: float
     bytes_per_peer: int
+    cpu_seconds: float
 
 
 def main(pipe: Connection, peers: int, rounds: int, parameters: int, setting: Setting) -> None:
@@ -81,10 +82,10 @@ def _start(peers: int, parameters: int, setting: Setting) -> tuple[list[Any], li
 
 
 def _measure(dhts: list[Any], averagers: list[Any], rounds: int) -> HivemindResult:
-    seconds, done, sent_before = [], 0, 0
+    seconds, done, sent_before, cpu_before = [], 0, 0, 0.0
     for index in range(rounds + 1):
         if index == 1:
-            sent_before = _written(dhts)
+            sent_before, cpu_before = _written(dhts), _cpu(dhts, averagers)
         began = time.perf_counter()
         steps = [averager.step(timeout=ROUND_S, wait=False) for averager in averagers]
         results = [_succeeded(step) for step in steps]
@@ -94,7 +95,8 @@ def _measure(dhts: list[Any], averagers: list[Any], rounds: int) -> HivemindResu
     # A daemon writes what it sends to the network and what arrived to its peer: half of it is sent.
     sent = (_written(dhts) - sent_before) // 2
     peers = len(averagers)
-    return HivemindResult(seconds, done / (rounds * peers), sent // (rounds * peers))
+    cpu = (_cpu(dhts, averagers) - cpu_before) / rounds
+    return HivemindResult(seconds, done / (rounds * peers), sent // (rounds * peers), cpu)
 
 
 def _succeeded(step: Any) -> bool:
@@ -105,11 +107,11 @@ def _succeeded(step: Any) -> bool:
 
 
 def _written(dhts: list[Any]) -> int:
-    """Bytes written so far by all daemons; 0 where there is no /proc."""
-    total = 0
-    for dht in dhts:
-        for children in Path(f"/proc/{dht.pid}/task").glob("*/children"):
-            for child in children.read_text().split():
-                counters = Path(f"/proc/{child}/io").read_text().split()
-                total += int(counters[counters.index("wchar:") + 1])
-    return total
+    """Bytes written so far by all daemons, which are the children of the DHT processes."""
+    return sum(written_bytes(child) for dht in dhts for child in children(dht.pid))
+
+
+def _cpu(dhts: list[Any], averagers: list[Any]) -> float:
+    daemons = [child for dht in dhts for child in children(dht.pid)]
+    own = [process.pid for process in (*dhts, *averagers)]
+    return sum(cpu_seconds(pid) for pid in (*own, *daemons))

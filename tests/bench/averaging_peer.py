@@ -6,6 +6,7 @@ loop, and codec and averaging work in a third. All ways share one node, hence on
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from procfs import cpu_seconds, resident_bytes
 from torch import nn
 
 from swarmnet.cadence import every_h
@@ -252,16 +254,9 @@ def _meet_everybody(
 def _obey(order: Meet | str, ways: dict[str, Way], node: Node) -> Any:
     if isinstance(order, Meet):
         return ways[order.way].meet(order.partner)
-    return {"peer": resident_bytes("self"), "p2pd": resident_bytes(str(node.daemon_pid))}
-
-
-def resident_bytes(pid: str) -> int:
-    """What a process holds in memory; 0 where there is no /proc."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return 0
-    lines = status.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    pids = {"peer": os.getpid(), "p2pd": node.daemon_pid}
+    measure = cpu_seconds if order == "cpu" else resident_bytes
+    return {name: measure(pid) for name, pid in pids.items()}
 
 
 def _module(spec: Spec) -> nn.Module:

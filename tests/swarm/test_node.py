@@ -413,7 +413,7 @@ from swarmnet.net.node import Node
 
 async def main():
     node = await Node.start(options(Path(sys.argv[2]), "killed"))
-    print(node.daemon_pid, node._folder, flush=True)
+    print(node.daemon_pid, node._folder.path, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from swarmnet.exchange.consensus import Plan
+from swarmnet.exchange.consensus import ROUND_PATIENCE_S, Plan
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.sim import clock
 from swarmnet.sim.network import Cut, Link
@@ -29,6 +29,17 @@ def finish(swarm, peer, the_plan):
     task = asyncio.create_task(peer.finish(the_plan))
     swarm.network.own(peer.me, task)
     return task
+
+
+async def leave_open(swarm, ann, bob):
+    """A meeting that Bob has applied and Ann has to ask about."""
+    for after in range(700, 0, -5):
+        swarm.network.cuts[:] = [Cut(ann.me, bob.me, after)]
+        await ann.gossip.offer(bob.me, "train", 0)
+        await asyncio.sleep(3)
+        if outcomes(bob)["ok"] > outcomes(ann)["ok"]:
+            break
+    assert len(ann.gossip.pending) == 1
 
 
 async def trained(n, seconds=20, **options):
@@ -206,14 +217,25 @@ def test_questions_left_over_from_training_are_settled_first():
         swarm = await Swarm(2, seed=1).stand()
         await asyncio.sleep(3)
         ann, bob = swarm.peers
-        for after in range(400, 0, -1):
-            swarm.network.cuts[:] = [Cut(ann.me, bob.me, after)]
-            await ann.gossip.offer(bob.me, "train", 0)
-            await asyncio.sleep(3)
-            if outcomes(bob)["ok"] > outcomes(ann)["ok"]:
-                break
-            await ann.gossip.questions.ask(bob.me)
-        assert len(ann.gossip.pending) == 1
+        await leave_open(swarm, ann, bob)
+        await asyncio.gather(*(p.finish(plan()) for p in swarm.peers))
+        await asyncio.sleep(1)
+        assert len(ann.gossip.pending) == 0
+        assert drift(swarm.peers) < LAW
+        assert spread(swarm.peers) < LAW
+
+    clock.run(main())
+
+
+def test_a_question_to_somebody_who_is_not_met_in_the_phase_is_settled_too():
+    async def main():
+        swarm = await Swarm(4, seed=2).stand()
+        await asyncio.sleep(3)
+        ann, ids = swarm.peers[0], [peer.me for peer in swarm.peers]
+        matching = choice("matching", "hypercube")
+        met = {matching.partner(ann.me, ids, index, SEED) for index in range(2)}
+        (other,) = [peer for peer in swarm.peers[1:] if peer.me not in met]
+        await leave_open(swarm, ann, other)
         await asyncio.gather(*(p.finish(plan()) for p in swarm.peers))
         await asyncio.sleep(1)
         assert len(ann.gossip.pending) == 0
@@ -227,13 +249,21 @@ def test_a_meeting_of_an_earlier_round_does_not_count_for_a_later_one():
     """1. A round-0 meeting begins late; 2. its time is up; 3. it still ends as round 0."""
 
     async def main():
-        swarm = await trained(4, link=Link(0.5, 40.0), h=8)
-        await asyncio.sleep(5)
+        async def slowly(function, *arguments):
+            await asyncio.sleep(2.8)
+            return function(*arguments)
+
+        swarm = await trained(4, h=100)
+        for peer in swarm.peers:
+            object.__setattr__(peer.around, "offload", slowly)
         held = await asyncio.gather(*(p.finish(plan(budget_s=120)) for p in swarm.peers))
         await asyncio.sleep(1)
         met = [e for p in swarm.peers for e in p.events if e.phase == "consensus"]
+        assert max(event.seconds for event in met) > ROUND_PATIENCE_S
+        assert held == [2] * 4
         assert sum(held) == sum(event.outcome in ("ok", "late") for event in met)
         assert drift(swarm.peers) < LAW
+        assert spread(swarm.peers) < LAW
 
     clock.run(main())
 
