@@ -8,7 +8,7 @@ until the last pair is done. The rows:
                        streams of hivemind's ``P2P``, in big writes, without frames or averaging
     raw, int8          our whole exchange: offer, accept, payload both ways, have both ways, both
                        payloads decoded and checked, the mean, and the correction applied
-    hivemind           its ``DecentralizedAverager`` with target_group_size=2, in its best setting
+    hivemind           its ``DecentralizedAverager`` with target_group_size=2, best setting found
 
 Each of our peers is a process as in training, forked from one preloaded server. The first four rows
 take turns round by round in the same processes over the same daemons, so a busy machine slows them

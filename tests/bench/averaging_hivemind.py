@@ -1,4 +1,4 @@
-"""hivemind's side of ``averaging.py``: its ``DecentralizedAverager``, set as well as we could.
+"""hivemind's side of ``averaging.py``: its ``DecentralizedAverager``, in the best setting found.
 
 As in its own ``benchmark_averaging``, one process starts all averagers; each has a process of its
 own for averaging, one for its DHT, and a ``p2pd``.
@@ -24,7 +24,11 @@ ROUND_S = 60.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What can be tuned; the defaults are the best found, see ``averaging.py``."""
+    """What can be tuned; the defaults are the best of four that were tried.
+
+    Median seconds of 5 rounds of 16 peers on 2 cores, one run each, all with request_s=1: 2.9 with
+    these, 4.2 without ``bits``; 3.3 and 3.0 at matchmaking_s=1. Runs differ by half a second.
+    """
 
     matchmaking_s: float = 2.0
     request_s: float = 1.0

@@ -65,11 +65,10 @@ class Meet:
 
 @dataclass(frozen=True)
 class Met:
-    """To the coordinator. ``sample`` holds some weights, to show that averaging took place."""
+    """To the coordinator: whether this side applied the meeting, and what it sent."""
 
     ok: bool
     bytes_sent: int
-    sample: tuple[float, ...] = ()
 
 
 class Way(Protocol):
@@ -175,7 +174,7 @@ class Exchange:
             self._desk.over.wait(MEETING_S)
         events = self._boundary()
         ok = [event.outcome for event in events] == [End.APPLIED.value]
-        return Met(ok, sum(event.bytes_sent for event in events), self._sample())
+        return Met(ok, sum(event.bytes_sent for event in events))
 
     def _boundary(self) -> list[ExchangeDone]:
         self._desk.over.clear()
@@ -185,9 +184,6 @@ class Exchange:
     def _failed(self, event: ExchangeDone) -> None:
         print(f"a meeting {event.outcome}: {event.reason}", file=sys.stderr, flush=True)
         self._desk.over.set()
-
-    def _sample(self) -> tuple[float, ...]:
-        return tuple(self.replica.theta[:: max(1, self.replica.theta.numel() // 64)].tolist())
 
 
 class Scoped:

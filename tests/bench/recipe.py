@@ -2,8 +2,8 @@
 
 The replicas, codecs, outer rules and matchings are those of real peers; missing are the network
 and its clock. A meeting's result is applied one step after its snapshot, as it is when it travels
-beside that step, and a share of the meetings comes to nothing. So losses are those of a live run
-within the noise of a seed, and a sweep needs no idle machine. ``--workers 1`` trains alone.
+beside that step, and a share of the meetings comes to nothing. Losses stand in for those of a live
+run without a kill or a join, and a sweep needs no idle machine. ``--workers 1`` trains alone.
 
     python tests/bench/recipe.py --set inner.lr=3e-3 --set cadence.h=5 --json
 """

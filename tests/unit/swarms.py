@@ -12,6 +12,8 @@ from swarmnet.sim.peer import PhoneBook, SimOptions, SimPeer
 
 LAW = 1e-12
 NAMES = [f"peer{letter * 8}" for letter in "ABCDEFGHJK"]
+SLOW = Link(latency_s=0.2, bandwidth=200.0)
+"""A meeting takes about three seconds: long enough to be hit in every phase."""
 
 
 def choice(folder, name, **options):
@@ -87,6 +89,13 @@ class Swarm:
     def resume(self):
         for peer in self.peers:
             peer.gossip.paused = False
+
+
+async def pair(**options):
+    """Two peers with a snapshot each that only meet when the test says so."""
+    swarm = await Swarm(2, **options).stand()
+    await asyncio.sleep(3.0)
+    return swarm, *swarm.peers
 
 
 def drift(peers, base=0.0):

@@ -1,4 +1,4 @@
-"""One peer among faulty, confused or crossing partners: nobody is believed, nothing is left over."""
+"""One peer among faulty or crossing partners: nobody is believed, nothing is left over."""
 
 import asyncio
 import random
@@ -12,26 +12,17 @@ from swarmnet.exchange import driver, ledger
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
-from swarmnet.sim.network import Cut, Link
+from swarmnet.sim.network import Cut
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Accept, Ask, Decline, Have, Offer, Tell
-from tests.unit.swarms import LAW, NAMES, Swarm, drift, one_sided, outcomes
+from tests.unit.swarms import LAW, NAMES, SLOW, Swarm, drift, one_sided, outcomes, pair
 
 ANN, BOB, COE, DOT = NAMES[:4]
 PAYLOAD = 64
-SLOW = Link(latency_s=0.2, bandwidth=200.0)
-"""A meeting takes about three seconds: long enough to be hit in every phase."""
 
 
 def run(main):
     return clock.run(main)
-
-
-async def pair(**options):
-    """Two peers with a snapshot each that only meet when the test says so."""
-    swarm = await Swarm(2, **options).stand()
-    await asyncio.sleep(3.0)
-    return swarm, *swarm.peers
 
 
 # ---- who is to blame, and what is not believed -----------------------------------------------

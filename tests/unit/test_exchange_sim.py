@@ -10,14 +10,12 @@ from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.links import FIRST_S
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
-from swarmnet.sim.network import Cut, Link
+from swarmnet.sim.network import Cut
 from swarmnet.sim.peer import PhoneBook
-from tests.unit.swarms import LAW, NAMES, Swarm, drift, offset, one_sided, outcomes
+from tests.unit.swarms import LAW, NAMES, SLOW, Swarm, drift, offset, one_sided, outcomes, pair
 
 ANN, BOB, COE, DOT = NAMES[:4]
 PAYLOAD = 64
-SLOW = Link(latency_s=0.2, bandwidth=200.0)
-"""A meeting takes about three seconds: long enough to be hit in every phase."""
 
 
 @pytest.fixture
@@ -28,13 +26,6 @@ def small_parts(monkeypatch):
 
 def run(main):
     return clock.run(main)
-
-
-async def pair(**options):
-    """Two peers with a snapshot each that only meet when the test says so."""
-    swarm = await Swarm(2, **options).stand()
-    await asyncio.sleep(3.0)
-    return swarm, *swarm.peers
 
 
 # ---- the mean law ---------------------------------------------------------------------------
