@@ -1,5 +1,6 @@
 """Imported once by the parent that forks local swarms; whatever is heavy belongs here."""
 
+import torch._dynamo  # imported by the first optimizer, seconds of CPU in every child
 import transformers.models.llama.modeling_llama
 
 import peers.children
@@ -10,4 +11,4 @@ import swarmnet.data.stdlib
 import swarmnet.inner.adamw
 import swarmnet.model.causal_lm
 
-__all__ = ["peers", "swarmnet", "transformers"]
+__all__ = ["peers", "swarmnet", "torch", "transformers"]

@@ -3,5 +3,6 @@
 ``transport`` is what this package asks of a network; ``membership`` knows who is alive; ``pair`` is
 the protocol of one meeting; ``ledger`` remembers what became of meetings; ``window`` decides when
 to offer, accept, or go alone; ``desk`` is where the training thread and the exchange meet;
-``session`` runs one meeting; ``driver`` joins them; ``consensus`` is the end of a run.
+``session`` runs one meeting; ``questions`` clears up what was left open; ``driver`` joins them;
+``consensus`` is the end of a run.
 """

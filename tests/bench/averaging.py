@@ -243,7 +243,8 @@ def ask(peer: Peer, what: str) -> dict[str, Any]:
 def hivemind_row(context: Any, options: argparse.Namespace, floor: float) -> Row:
     setting = averaging_hivemind.Setting()
     ours, theirs = context.Pipe()
-    arguments = (theirs, options.peers, options.rounds, options.parameters, setting)
+    paired = options.peers // 2 * 2  # an odd one would only wait for its deadline
+    arguments = (theirs, paired, options.rounds, options.parameters, setting)
     process = context.Process(target=averaging_hivemind.main, args=arguments)
     process.start()
     theirs.close()
