@@ -220,6 +220,7 @@ class Worker:
         self._base_elapsed_s = float(facts["elapsed_s"])
         if resumed:
             self._tokens = facts["tokens"]
+            self.gossip.remember(facts["in_weights"])
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -302,6 +303,8 @@ class Worker:
             self._easel.paint(self._portrait)
             time.sleep(POLL_S)
         self._boundary(1.0)
+        if phase.done():
+            phase.result()
         self.gossip.stance = "leaving"
 
     def _save_model(self) -> None:
@@ -337,11 +340,12 @@ class Worker:
                 return
             self._writer.join()
         portrait, began = self._portrait(), time.monotonic()
+        facts = {**portrait.facts, "in_weights": list(self.gossip.in_weights)}
 
         def write() -> None:
             size, problem = 0, ""
             try:
-                size = checkpoint.write(self._checkpoints, portrait.tensors, portrait.facts)
+                size = checkpoint.write(self._checkpoints, portrait.tensors, facts)
             except StorageError as error:
                 problem = str(error)
             seconds = time.monotonic() - began

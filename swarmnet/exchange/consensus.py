@@ -11,7 +11,8 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from swarmnet.exchange.driver import Gossip, Scheduled, Surroundings
+from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.meeting import Scheduled
 from swarmnet.exchange.pair import End
 from swarmnet.matching import Matching
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.events import ExchangeDone
-from swarmnet.exchange.desk import Correction, Desk, Settlement, Snapshot, Subject
+from swarmnet.exchange.desk import Desk, Settlement, Subject
 from swarmnet.exchange.ledger import Open
 from swarmnet.exchange.links import Links
+from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
@@ -30,6 +32,7 @@ from swarmnet.wire.messages import (
     Decline,
     DeclineReason,
     Digest,
+    Hint,
     Offer,
     Phase,
 )
@@ -37,6 +40,9 @@ from swarmnet.wire.messages import (
 TOPIC = "exchange"
 ROUND_BITS = 24
 """Rounds are numbered from incarnation << ROUND_BITS, so no restart ever reuses one."""
+
+KEPT_ROUNDS = 32
+"""More than the windows for which a partner keeps asking about a round."""
 
 Stance = Literal["syncing", "train", "consensus", "leaving"]
 
@@ -55,55 +61,6 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
 
 
-@dataclass
-class Scheduled:
-    """The one meeting that a peer in the consensus phase waits for."""
-
-    index: int = 0
-    partner: str | None = None
-    met: bool = False
-    pending_round: int = -1
-    """My own round that may turn out to have been this meeting."""
-
-
-@dataclass
-class _Meeting:
-    """One meeting from agreement to settlement, as this peer sees it."""
-
-    phase: Phase
-    partner: str
-    round: int
-    began: float
-    layout: str
-    scheduled: Scheduled
-    snapshot: Snapshot | None = None
-    own: memoryview = field(default_factory=lambda: memoryview(b""))
-    correction: Correction | None = None
-    own_act: bool = False
-    """It failed because of this peer, so the partner is not suspected."""
-
-    def agreed(self) -> tuple[Snapshot, Correction]:
-        """Both exist from the moment on that this side has said HAVE."""
-        assert self.snapshot is not None
-        assert self.correction is not None
-        return self.snapshot, self.correction
-
-
-class _ReceiveBuffer:
-    """One buffer for the partner's payload, kept between meetings; a second asker gets its own."""
-
-    def __init__(self) -> None:
-        self._kept: bytearray | None = None
-
-    def lend(self, nbytes: int) -> bytearray:
-        kept, self._kept = self._kept, None
-        return kept if kept is not None and len(kept) == nbytes else bytearray(nbytes)
-
-    def give_back(self, buffer: bytearray) -> None:
-        if buffer:
-            self._kept = buffer
-
-
 class Gossip:
     """One peer's meetings, as offerer and as acceptor, in training and in consensus."""
 
@@ -117,14 +74,16 @@ class Gossip:
         self.questions = Questions(around.transport, around.links, self._settle_late)
         self.decisions = self.questions.decisions
         self.pending = self.questions.pending
+        self.in_weights: deque[tuple[str, int]] = deque(maxlen=KEPT_ROUNDS)
+        """Others' rounds that are in the weights: a checkpoint keeps both or neither."""
         self.stance: Stance = "syncing"
         self.paused = False
         self.scheduled = Scheduled()
         self._round = incarnation << ROUND_BITS
         self._calling: str | None = None
-        self._meeting: _Meeting | None = None
+        self._meeting: Meeting | None = None
         self._wake = asyncio.Event()
-        self._buffer = _ReceiveBuffer()
+        self._buffer = ReceiveBuffer()
         self._asked_in = -1
 
     # ---- life -------------------------------------------------------------------------------
@@ -140,6 +99,12 @@ class Gossip:
                 loop.call_soon_threadsafe(self._boundary, step, progress)
 
         self._desk.wake = wake
+
+    def remember(self, rounds: Iterable[tuple[str, int]]) -> None:
+        """After a restart: what the loaded weights hold must be answered as applied."""
+        for peer, round_ in rounds:
+            self.in_weights.append((peer, round_))
+            self.decisions.commit(peer, round_)
 
     async def run(self) -> None:
         """Meet whenever the window is ripe, until cancelled."""
@@ -230,7 +195,7 @@ class Gossip:
             if reason is None:
                 await self._accept(stream, offer)
                 return
-            decline = Decline(reason=reason, retry_s=self._retry_s(reason), digest=self._digest())
+            decline = self._declining(peer, reason)
             await stream.send(decline.frame(), links.deadline_s(peer))
             with suppress(LinkError, PeerFault):
                 await stream.receive(links.deadline_s(peer))  # the offerer reads last and closes
@@ -278,18 +243,24 @@ class Gossip:
         busy = self._meeting is not None or (self._calling is not None and not crossed)
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
-    def _retry_s(self, reason: DeclineReason) -> float:
-        if reason == "early":
-            return self.window.opens_in(self._around.clock())
-        return RETRY_BUSY_S if reason in ("busy", "index") else 10 * RETRY_BUSY_S
+    def _declining(self, peer: str, reason: DeclineReason) -> Decline:
+        now = self._around.clock()
+        retry_s, waiting = 10 * RETRY_BUSY_S, tuple[Hint, ...]()
+        if self.stance == "consensus":
+            retry_s = RETRY_BUSY_S
+        elif reason in ("early", "busy"):
+            retry_s = self.window.opens_in(now, busy=reason == "busy")
+            waiting = self.window.hints(peer, now)
+            self.window.called(peer, now)
+        return Decline(reason=reason, retry_s=retry_s, waiting=waiting, digest=self._digest())
 
     # ---- both -------------------------------------------------------------------------------
 
-    def _new_meeting(self, phase: Phase, peer: str, round_: int) -> _Meeting:
+    def _new_meeting(self, phase: Phase, peer: str, round_: int) -> Meeting:
         layout = self._subject.layout
-        return _Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
+        return Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
 
-    def _hooks(self, meeting: _Meeting) -> Hooks:
+    def _hooks(self, meeting: Meeting) -> Hooks:
         def same_layout() -> None:
             if self._subject.layout != meeting.layout:
                 raise LinkError("this peer entered another phase during the meeting")
@@ -312,19 +283,18 @@ class Gossip:
 
         def apply() -> None:
             snapshot, _ = meeting.agreed()
-            self.window.over(snapshot.step, meeting.partner)
+            self.window.over(snapshot.step, meeting.partner, self._around.clock())
 
         return Hooks(payload, verify, apply)
 
-    def _conclude(self, meeting: _Meeting, machine: Machine, session: Session | None) -> End:
+    def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         """The stream is closed: turn what the machine knows into a settlement."""
         if self._meeting is meeting:
             self._meeting = None
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
-            retry_s = machine.decline.retry_s
-            self.window.declined(meeting.partner, retry_s, self._around.clock())
+            self.window.declined(meeting.partner, machine.decline, self._around.clock())
             return End.DECLINED
         self._buffer.give_back(machine.received)
         end = machine.end or End.FAILED
@@ -340,25 +310,27 @@ class Gossip:
             reason=machine.reason,
         )
         if end is End.APPLIED:
-            self._settle_met(meeting, event)
+            self._settle_met(meeting, event, decided=isinstance(machine, Acceptor))
         elif end is End.PENDING:
             self._settle_pending(meeting, event)
         else:
             self._fail(meeting, event)
         return end
 
-    def _settle_met(self, meeting: _Meeting, event: ExchangeDone) -> None:
+    def _settle_met(self, meeting: Meeting, event: ExchangeDone, *, decided: bool) -> None:
         snapshot, correction = meeting.agreed()
 
         def apply() -> None:
             self._subject.apply_met(snapshot.vector, correction.vector)
+            if decided:
+                self.in_weights.append((meeting.partner, meeting.round))
 
         self._around.membership.clear(meeting.partner)
         if meeting.phase == "consensus":
             meeting.scheduled.met = True
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
-    def _settle_pending(self, meeting: _Meeting, event: ExchangeDone) -> None:
+    def _settle_pending(self, meeting: Meeting, event: ExchangeDone) -> None:
         """I said HAVE and heard none: my own part now, the correction when the partner tells."""
         snapshot, correction = meeting.agreed()
         if meeting.phase == "consensus":
@@ -378,10 +350,10 @@ class Gossip:
             self._subject.apply_solo(snapshot.vector)
 
         self._around.membership.suspect(meeting.partner, self._around.clock())
-        self.window.over(snapshot.step, None)
+        self.window.over(snapshot.step, None, self._around.clock())
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
-    def _fail(self, meeting: _Meeting, event: ExchangeDone) -> None:
+    def _fail(self, meeting: Meeting, event: ExchangeDone) -> None:
         self.window.unreachable(meeting.partner)
         if not meeting.own_act:
             self._around.membership.suspect(meeting.partner, self._around.clock())
@@ -392,7 +364,7 @@ class Gossip:
     def _go_solo(self) -> None:
         event = ExchangeDone(phase="train", outcome="solo", partner="", round=self._round)
         if not self._subject.steps_alone:
-            self.window.over(None, None)
+            self.window.over(None, None, self._around.clock())
             self._around.emit(event)
             return
         snapshot = self._desk.take()
@@ -400,7 +372,7 @@ class Gossip:
         def apply() -> None:
             self._subject.apply_solo(snapshot.vector)
 
-        self.window.over(snapshot.step, None)
+        self.window.over(snapshot.step, None, self._around.clock())
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
     def _heard(self, peer: str, digest: Digest) -> None:

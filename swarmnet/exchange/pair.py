@@ -84,11 +84,18 @@ class _Side:
         self.filled = 0
         self._reserve = reserve
 
+    @property
+    def landing(self) -> memoryview:
+        """Where the next PART's body belongs: a transport that puts it there saves a copy."""
+        return memoryview(self.received)[self.filled :]
+
     def _collect(self, frame: Frame) -> list[Action]:
         body = frame.body
         if self.filled == self.nbytes or self.filled + len(body) > self.nbytes or not body:
             raise PayloadError(f"more payload than the {self.nbytes} bytes agreed on")
-        self.received[self.filled : self.filled + len(body)] = body
+        landed = isinstance(body, memoryview) and body.obj is self.received
+        if not landed:
+            self.received[self.filled : self.filled + len(body)] = body
         self.filled += len(body)
         return [Do.VERIFY] if self.filled == self.nbytes else []
 

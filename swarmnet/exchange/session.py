@@ -38,6 +38,7 @@ class Session:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._longest_s = 0.0
+        self._deadline_s = links.deadline_s(stream.peer)
 
     async def run(self) -> None:
         """Never raises LinkError or PeerFault: ``machine.end`` and ``.reason`` say how it went."""
@@ -92,7 +93,7 @@ class Session:
         if sender.done():
             sender.result()
         try:
-            frame = await self._stream.receive(self._deadline_s)
+            frame = await self._stream.receive(self._deadline_s, self._machine.landing)
         finally:
             self._longest_s = max(self._longest_s, loop.time() - asked)
         self.bytes_received += frame.wire_bytes
@@ -102,10 +103,6 @@ class Session:
         """My last frame must leave before I go; the partner, which reads it last, closes."""
         with suppress(LinkError, PeerFault):
             await self._stream.receive(self._deadline_s)
-
-    @property
-    def _deadline_s(self) -> float:
-        return self._links.deadline_s(self._stream.peer)
 
 
 async def receive_as(stream: FrameStream, kind: Kind, deadline_s: float) -> Frame:

@@ -28,8 +28,12 @@ class FrameStream(Protocol):
         """
         ...
 
-    async def receive(self, deadline_s: float) -> Frame:
-        """The next whole frame. Raises StreamCut, DeadlinePassed, or FrameError on bad bytes."""
+    async def receive(self, deadline_s: float, into: memoryview | None = None) -> Frame:
+        """The next whole frame. Raises StreamCut, DeadlinePassed, or FrameError on bad bytes.
+
+        The body of a PART that fits may be placed at the start of ``into``; ``Frame.body`` is a
+        view of that memory then. After a failure ``into`` may hold a part of it.
+        """
         ...
 
     async def close(self) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from swarmnet.cadence import Cadence
 from swarmnet.cadence import Window as Pace
+from swarmnet.exchange.waiting import Waiters
 from swarmnet.matching import Matching
-from swarmnet.wire.messages import DeclineReason
+from swarmnet.wire.messages import Decline, DeclineReason, Hint
 
 HISTORY = 16
 RETRY_BUSY_S = 0.05
@@ -60,6 +61,7 @@ class Window:
         self._not_before: dict[str, float] = {}
         self._order: list[str] = []
         self.history: deque[str] = deque(maxlen=HISTORY)
+        self.waiters = Waiters()
 
     def boundary(self, total_steps: int, progress: float, now: float) -> None:
         """An inner step is done."""
@@ -88,10 +90,14 @@ class Window:
     def ripe(self) -> bool:
         return self._cadence.ready(self._pace)
 
-    def opens_in(self, now: float) -> float:
-        """Seconds until an offer will be welcome, from the pace of my own steps."""
+    def opens_in(self, now: float, *, busy: bool) -> float:
+        """Seconds until an offer will be welcome, from the pace of my own steps.
+
+        While ``busy`` the window is about to be over, and another one begins.
+        """
+        since = 0 if busy else self._pace.steps_since
         for ahead in range(1, LOOKAHEAD):
-            pace = Pace(self._pace.steps_since + ahead, self._pace.total_steps + ahead, 0.0)
+            pace = Pace(since + ahead, self._pace.total_steps + ahead, 0.0)
             if self._cadence.willing(pace):
                 return max(0.0, ahead * self._step_s - (now - self._boundary_at))
         return LOOKAHEAD * self._step_s
@@ -105,26 +111,49 @@ class Window:
             self._order = self._matching.candidates(self.me, live, list(self.history), self._rng)
         known = set(live)
         reachable = [peer for peer in self._order if peer in known]
-        for peer in reachable:
-            if peer not in self._not_before:
-                return OfferTo(peer)
-        if not reachable or self._impatient():
+        if not reachable:
             return GoSolo()
-        again = min(reachable, key=self._not_before.__getitem__)
+        unasked = [peer for peer in reachable if peer not in self._not_before]
+        waiting = self.waiters.among(unasked, now, self._step_s)
+        if waiting:
+            self.waiters.settle(waiting[0], now)  # nobody else should be sent to it meanwhile
+            return OfferTo(waiting[0])
+        asked = [peer for peer in reachable if peer in self._not_before]
+        if unasked and len(asked) <= self._waited():
+            return OfferTo(unasked[0])
+        if self._impatient():
+            return GoSolo()
+        again = min(asked, key=self._not_before.__getitem__)
         if self._not_before[again] <= now:
             return OfferTo(again)
         return Wait(self._not_before[again])
 
-    def declined(self, peer: str, retry_s: float, now: float) -> None:
-        """``peer`` said when to come back; until then somebody else is asked."""
-        self._not_before[peer] = now + min(max(retry_s, RETRY_BUSY_S), MAX_RETRY_S)
+    def declined(self, peer: str, decline: Decline, now: float) -> None:
+        """``peer`` knows now that I wait, and will call when it is ripe; I call again later.
+
+        Its hints are peers that called it in vain, as I did.
+        """
+        patience = min(max(decline.retry_s, RETRY_BUSY_S), MAX_RETRY_S)
+        self._not_before[peer] = now + patience + self._step_s / 4
+        self.waiters.settle(peer, now)
+        for hint in decline.waiting:
+            if hint.peer != self.me:
+                self.waiters.add(hint.peer, now - hint.age_s)
+
+    def called(self, peer: str, now: float) -> None:
+        """I declined an offer of ``peer``: it waits."""
+        self.waiters.add(peer, now)
+
+    def hints(self, asker: str, now: float) -> tuple[Hint, ...]:
+        """Whom I tell ``asker`` to call instead of me."""
+        return self.waiters.hints(asker, now, self._step_s)
 
     def unreachable(self, peer: str) -> None:
         """Not in this window again."""
         if peer in self._order:
             self._order.remove(peer)
 
-    def over(self, snapshot_steps: int | None, partner: str | None) -> None:
+    def over(self, snapshot_steps: int | None, partner: str | None, now: float) -> None:
         """The window ended with a meeting, or alone, that used the snapshot of this step.
 
         None: alone and without using any; the next window begins where this one was ripe.
@@ -137,16 +166,21 @@ class Window:
         self._not_before.clear()
         self._pace = self._pace_at(self._pace.total_steps, self._pace.progress)
         if partner is not None:
+            self.waiters.settle(partner, now)
             self.history.append(partner)
 
     def _pace_at(self, total_steps: int, progress: float) -> Pace:
         return Pace(max(0, total_steps - self.origin), total_steps, progress)
 
+    def _waited(self) -> int:
+        """Steps since the window was ripe: each allows one more stranger to be asked."""
+        assert self._ripe_at is not None
+        return self._pace.total_steps - self._ripe_at
+
     def _impatient(self) -> bool:
         """Ripe for half as many steps again as it took to ripen, and at least one."""
         assert self._ripe_at is not None
-        waited = self._pace.total_steps - self._ripe_at
-        return waited >= max(1, (self._ripe_at - self.origin) // 2)
+        return self._waited() >= max(1, (self._ripe_at - self.origin) // 2)
 
 
 def refuse(window: Window, *, busy: bool, has_snapshot: bool) -> DeclineReason | None:

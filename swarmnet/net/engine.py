@@ -20,11 +20,7 @@ with warnings.catch_warnings():
     from hivemind.dht.routing import DHTID
     from hivemind.dht.validation import DHTRecord, RecordValidatorBase
     from hivemind.p2p import P2P, PeerID, p2p_daemon
-    from hivemind.p2p.p2p_daemon_bindings.utils import (
-        P2PDaemonError,
-        read_pbmsg_safe,
-        write_pbmsg,
-    )
+    from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
     from hivemind.proto import p2pd_pb2
     from hivemind.utils import MSGPackSerializer
     from hivemind.utils.logging import use_hivemind_log_handler
@@ -41,8 +37,6 @@ __all__ = [
     "PeerID",
     "RecordValidatorBase",
     "p2pd_pb2",
-    "read_pbmsg_safe",
-    "write_pbmsg",
 ]
 
 

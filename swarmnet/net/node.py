@@ -163,19 +163,19 @@ class Node:
         return f"swarmnet/{WIRE_VERSION}/{self.options.fingerprint}/{topic}"
 
     async def _open(self, peer: str, name: str, deadline_s: float) -> P2pStream:
-        try:
-            async with asyncio.timeout(deadline_s):
-                await self._up.wait()
-                assert self._daemon is not None
-                reader, writer = await self._daemon.control.open(peer, name, deadline_s)
-        except TimeoutError:
-            raise DeadlinePassed(f"{peer} was not reached in {deadline_s:.1f} s") from None
-        return P2pStream(peer, reader, writer)
+        if not self._up.is_set():
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await self._up.wait()
+            except TimeoutError:
+                raise DeadlinePassed(f"{peer} was not reached in {deadline_s:.1f} s") from None
+        assert self._daemon is not None
+        return P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
 
     async def _serve(self, name: str, handler: Handler) -> None:
         self._server.handlers[name] = handler
         if self._daemon is not None:
-            await self._daemon.control.route(name, self._server.socket, _ROUTE_S)
+            await self._daemon.control.route(name, self._server.path, _ROUTE_S)
 
     async def _connect(self, peer: str, addresses: Iterable[Multiaddr], deadline_s: float) -> None:
         if self._daemon is None:
@@ -275,7 +275,7 @@ class Node:
         await self._drop_daemon()
         daemon = self._daemon = await self._launch(_RESTART_S)
         for name in self._server.handlers:
-            await daemon.control.route(name, self._server.socket, _ROUTE_S)
+            await daemon.control.route(name, self._server.path, _ROUTE_S)
         await self._join(daemon, _REDIAL_S)
         self._up.set()
         for key, body in list(self._directory.published.items()):

@@ -4,62 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from pathlib import Path
 
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.exchange.transport import Handler
-from swarmnet.net.control import READ_BUFFER_BYTES, read_stream_info
+from swarmnet.net.control import read_stream_info
+from swarmnet.net.pipe import Pipe
 from swarmnet.net.stream import P2pStream
 
 MAX_STREAMS = 64
 """Streams served at once; a further one is closed before a byte of it is read."""
 _INFO_S = 5.0
+_PAUSE_S = 1.0
 log = logging.getLogger(__name__)
 
 
 class StreamServer:
     """Runs one task per incoming stream; what a handler raises ends that stream and no more."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.handlers: dict[str, Handler] = {}
-        self._server: asyncio.AbstractServer | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(
-            self._accept, path=str(self.socket), limit=READ_BUFFER_BYTES
-        )
+        self._socket.setblocking(False)
+        self._socket.bind(str(self.path))
+        self._socket.listen(MAX_STREAMS)
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def close(self) -> None:
         """Stop listening and cancel what is being served."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        self._socket.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connected, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                log.error("no stream can be accepted for now: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                self._accept(connected)
+
+    def _accept(self, connected: socket.socket) -> None:
         if len(self._tasks) >= MAX_STREAMS:
             log.debug("refused a stream: %d are being served", MAX_STREAMS)
-            writer.transport.abort()
+            connected.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(Pipe(connected)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, pipe: Pipe) -> None:
         try:
-            async with asyncio.timeout(_INFO_S):
-                peer, topic = await read_stream_info(reader)
+            peer, topic = await read_stream_info(pipe, _INFO_S)
             handler = self.handlers[topic]
-        except (OSError, EOFError, TimeoutError, KeyError, ValueError):
-            writer.transport.abort()
+        except (LinkError, KeyError):
+            pipe.close()
             return
         except asyncio.CancelledError:
-            writer.transport.abort()
+            pipe.close()
             raise
-        stream = P2pStream(peer, reader, writer)
+        stream = P2pStream(peer, pipe)
         try:
             await handler(stream)
         except (LinkError, PeerFault) as error:

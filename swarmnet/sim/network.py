@@ -105,7 +105,7 @@ class SimStream:
         pipe.unread += frame.wire_bytes
         pipe.arrives_at(pipe.free_at + pipe.link.latency_s, frame)
 
-    async def receive(self, deadline_s: float) -> Frame:
+    async def receive(self, deadline_s: float, into: memoryview | None = None) -> Frame:
         await self._network.thaw(self._me)
         pipe = self._in
         try:

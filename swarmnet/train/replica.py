@@ -7,6 +7,7 @@ corrections come back, and the live weights move by displacement while inner ste
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,8 +60,9 @@ class Replica:
         self._generator = torch.Generator(device=self.theta.device).manual_seed(seed)
         self._snapshot = torch.empty_like(self.theta)
         self._met = False
+        self._decoding = threading.Lock()
         self.layout = self.rules.signature
-        self.nbytes = self._payload_bytes()
+        self._reserve()
         self.steps_alone = run.outer.name != "average"
 
     # ---- for the exchange ---------------------------------------------------------------------
@@ -74,16 +76,23 @@ class Replica:
             contribution = self._outer.contribution(snapshot)
             return memoryview(self.rules.codec.encode(contribution, self._generator)).cast("B")
 
-    @torch.no_grad()
     def correct(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
         """Both sides combine in the order of ids, so that they compute the same bits."""
-        mine, other = self._decoded(own), self._decoded(theirs)
+        # The thread of a cancelled meeting may still be here when the next meeting comes.
+        with self._decoding:
+            return self._corrected(me, own, peer, theirs)
+
+    @torch.no_grad()
+    def _corrected(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
+        mine, other = self._decoded
+        self.rules.codec.decode(own, mine)
+        self.rules.codec.decode(theirs, other)
         ordered = [mine, other] if me < peer else [other, mine]
         mean = self.rules.reduce.combine(ordered, [1.0, 1.0])
         vector = self._outer.correction(mine, mean)
         numel = self.theta.numel()
-        distance = torch.linalg.vector_norm(other[:numel] - mine[:numel]) / numel**0.5
-        return Correction(vector, float(distance))
+        difference = other[:numel].sub_(mine[:numel])
+        return Correction(vector, float(torch.linalg.vector_norm(difference)) / numel**0.5)
 
     @torch.no_grad()
     def apply_met(self, snapshot: Tensor, correction: Tensor) -> None:
@@ -110,7 +119,7 @@ class Replica:
         self._outer = Choice(name="average").build("outer")
         self._outer.start(self.theta)
         self.layout = hashlib.sha256(f"consensus {self.layout}".encode()).hexdigest()[:32]
-        self.nbytes = self._payload_bytes()
+        self._reserve()
 
     # ---- for checkpoints, donors and joiners -----------------------------------------------------
 
@@ -152,12 +161,8 @@ class Replica:
             if name.startswith(prefix)
         }
 
-    def _payload_bytes(self) -> int:
-        return self.rules.codec.nbytes(self._outer.width() * self.theta.numel())
-
-    def _decoded(self, payload: memoryview) -> Tensor:
-        out = torch.empty(
-            self._outer.width() * self.theta.numel(), dtype=torch.float32, device=self.theta.device
-        )
-        self.rules.codec.decode(payload, out)
-        return out
+    def _reserve(self) -> None:
+        """Sizes and buffers of meetings, reserved once: fresh memory costs more than arithmetic."""
+        numel = self._outer.width() * self.theta.numel()
+        self.nbytes = self.rules.codec.nbytes(numel)
+        self._decoded = (self.theta.new_empty(numel), self.theta.new_empty(numel))

@@ -55,7 +55,16 @@ class Rumour(BaseModel):
     elapsed_s: Seconds
 
 
+class Hint(BaseModel):
+    """Somebody who looked for a partner ``age_s`` seconds ago."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    peer: PeerId
+    age_s: Seconds
+
+
 MAX_RUMOURS = 24
+MAX_HINTS = 4
 Digest = Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS)]
 
 
@@ -123,11 +132,15 @@ DeclineReason = Literal[
 
 
 class Decline(Message):
-    """No, and when to ask again. ``applied``/``dropped`` answer an offer already decided."""
+    """No, and when to ask again. ``applied``/``dropped`` answer an offer already decided.
+
+    ``waiting`` names peers that called in vain as well and may be glad of a call.
+    """
 
     kind = Kind.DECLINE
     reason: DeclineReason
     retry_s: Seconds
+    waiting: Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)] = ()
     digest: Digest = ()
 
 

@@ -155,7 +155,7 @@ def test_a_slow_but_moving_sender_meets_every_deadline(tmp_path):
             async def handler(stream):
                 raw = encode_header(Kind.PART, 10) + bytes(10)
                 for byte in raw:
-                    stream._writer.write(bytes([byte]))
+                    await stream._pipe.send(b"", bytes([byte]), 5.0)
                     await asyncio.sleep(0.05)
                 await stream.receive(5.0)
 
@@ -174,7 +174,7 @@ def test_a_stream_cut_inside_a_frame(tmp_path):
         async with nodes(tmp_path, 2) as (one, two):
 
             async def handler(stream):
-                stream._writer.write(encode_header(Kind.PART, 100) + bytes(50))
+                await stream._pipe.send(b"", encode_header(Kind.PART, 100) + bytes(50), 5.0)
                 await stream.close()
 
             await one.serve("cut", handler)
@@ -191,7 +191,7 @@ def test_bytes_that_are_no_frame(tmp_path):
         async with nodes(tmp_path, 2) as (one, two):
 
             async def handler(stream):
-                stream._writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await stream._pipe.send(b"", b"GET / HTTP/1.1\r\n\r\n", 5.0)
                 await stream.receive(5.0)
 
             await one.serve("web", handler)
@@ -236,7 +236,7 @@ def test_another_wire_version_says_update(tmp_path, monkeypatch):
                 await stream.receive(5.0)
                 raw = bytearray(encode_header(Kind.WELCOME, 0))
                 raw[4] = 2
-                stream._writer.write(bytes(raw))
+                await stream._pipe.send(b"", bytes(raw), 5.0)
                 await stream.receive(5.0)
 
             one._server.handlers["swarmnet/hello"] = newer

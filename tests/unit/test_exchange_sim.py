@@ -38,8 +38,9 @@ def test_calm_swarm_keeps_the_mean_and_everybody_meets():
         await swarm.settle()
         assert drift(swarm.peers) < LAW
         assert one_sided(swarm.peers) == []
-        assert set(outcomes(*swarm.peers)) == {"ok", "solo"}
-        assert outcomes(*swarm.peers)["solo"] < 8  # before the first look into the phone book
+        seen = outcomes(*swarm.peers)
+        assert set(seen) == {"ok", "solo"}
+        assert seen["solo"] < 0.05 * seen["ok"]
         assert min(outcomes(peer)["ok"] for peer in swarm.peers) > 50
 
     run(main())

@@ -25,6 +25,7 @@ from swarmnet.wire.messages import (
     Get,
     Have,
     Hello,
+    Hint,
     Manifest,
     Offer,
     Refuse,
@@ -36,13 +37,14 @@ from swarmnet.wire.messages import (
 GOLDEN = Path(__file__).parents[1] / "golden" / "frames.json"
 PEER = "12D3KooWSD58rLBMz1396Tei2T4ni9ruHq9iFUM61UeVWte1HKwG"
 RUMOUR = Rumour(peer=PEER, incarnation=1_700_000_000, counter=7, tokens=2**40, elapsed_s=12.5)
+HINT = Hint(peer=PEER, age_s=0.5)
 MESSAGES = (
     Hello(fingerprint="ab" * 16, wire=1, software="0.1.0"),
     Welcome(software="0.1.0"),
     Refuse(reason="run", run_file=b'name = "demo"\n'),
     Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, digest=(RUMOUR,)),
     Accept(round=3, nbytes=4096),
-    Decline(reason="busy", retry_s=0.25, digest=(RUMOUR,)),
+    Decline(reason="busy", retry_s=0.25, waiting=(HINT,), digest=(RUMOUR,)),
     Have(round=3),
     Ask(rounds=(1, 2, 300)),
     Tell(outcomes=("applied", "dropped")),
