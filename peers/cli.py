@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -96,16 +97,16 @@ def peer(
 
     Example: [bold]swarmnet peer swarm1:... --set device=cpu --set threads=4[/]
     """
+    from swarmnet.config import RunFile
     from swarmnet.errors import ConfigError
     from swarmnet.wire.invite import Invite
 
     if role not in ("auto", "worker"):
         raise ConfigError(f"--role {role!r} is not known; known: auto, worker")
     decoded = Invite.decode(invite)
-    given = run.read_bytes() if run is not None else None
+    given = RunFile.load(run).raw if run is not None else None
     settings = _peer(peer_file, overrides, port, announce)
     station = _station(out, f"{decoded.run}-peer", settings)
-    station.stop.on_signals()
     from peers.console import follow
     from peers.roles.worker import work
 
@@ -139,11 +140,13 @@ def export(
 
     settings = _peer(None, overrides, None, [])
     if invite is not None:
-        station = _station(target / ".export", "export", settings)
-        try:
-            run_file, merged = merging.from_swarm(station, Invite.decode(invite))
-        finally:
-            station.close()
+        decoded = Invite.decode(invite)
+        with tempfile.TemporaryDirectory() as visit:
+            station = _station(Path(visit), "export", settings)
+            try:
+                run_file, merged = merging.from_swarm(station, decoded)
+            finally:
+                station.close()
     else:
         run_file, merged = merging.from_folders(folders)
     merging.save(run_file, merged.theta, settings.models, target)
@@ -243,7 +246,9 @@ def find_run(path: Path) -> Path:
     """A path, or the name of a run file that ships with the package."""
     from peers.configs_folder import shipped
 
-    return path if path.exists() else shipped("runs", path.name) or path
+    if path.is_file() or path.name != str(path):
+        return path
+    return shipped("runs", path.name) or path
 
 
 def _peer(
@@ -252,15 +257,14 @@ def _peer(
     from swarmnet.config import load_peer
     from swarmnet.wire.invite import parse_address
 
-    settings = load_peer(path, overrides)
-    changes: dict[str, Any] = {}
     if port is not None:
-        changes["port"] = port
+        overrides = [*overrides, f"port={port}"]
     if announce:
-        changes["announce"] = tuple(announce)
-    for address in announce or settings.announce:
+        overrides = [*overrides, f"announce={json.dumps(announce)}"]
+    settings = load_peer(path, overrides)
+    for address in settings.announce:
         parse_address(address, needs_peer=False)
-    return settings.model_validate(settings.model_dump() | changes) if changes else settings
+    return settings
 
 
 def _station(out: Path | None, name: str, settings: PeerConfig) -> Station:
@@ -285,12 +289,13 @@ def _closing_line(out: Path) -> str:
 
 
 def _say(text: str) -> None:
-    err.print(text)
+    err.print(text, soft_wrap=True)
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
-    logging.basicConfig(level=os.environ.get("SWARMNET_LOG", "WARNING").upper(), stream=sys.stderr)
+    level = logging.getLevelNamesMapping().get(os.environ.get("SWARMNET_LOG", "").upper())
+    logging.basicConfig(level=level or logging.WARNING, stream=sys.stderr)
     from swarmnet.errors import SwarmnetError
 
     try:
@@ -298,8 +303,9 @@ def main() -> None:
     except SwarmnetError as error:
         err.print(f"swarmnet: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(4)
+    except OSError as error:
+        err.print(f"swarmnet: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

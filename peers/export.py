@@ -6,6 +6,7 @@ checkpoints that peers left in their folders serve as well.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,26 +71,35 @@ def from_swarm(station: Station, invite: Invite) -> tuple[RunFile, Merged]:
         link: Link | None = None
         try:
             run = await learn_run(station, node, invite, None)
+            numel = await asyncio.to_thread(_numel, run, station.peer.models)
             link = await Link.join(station, node, run, invite.owner, _status)
-            return run, await _weights(link)
+            return run, await _weights(link, numel)
         finally:
             if link is not None:
                 await link.leave()
             else:
                 await node.close()
 
-    run, replicas = station.net.run(collect())
+    run, replicas = station.run(collect())
     return run, merge(replicas)
 
 
-async def _weights(link: Link) -> dict[str, Tensor]:
+def _numel(run: RunFile, models: Mapping[str, Path]) -> int:
+    builder: ModelBuilder = run.config.model.build("model", models)
+    return flatten_parameters(builder.build(run.config.seed)).numel()
+
+
+async def _weights(link: Link, numel: int) -> dict[str, Tensor]:
+    """(numel,) each; a peer that gives anything else is left out."""
     replicas: dict[str, Tensor] = {}
     for peer in link.workers(GIVING):
         try:
-            portrait = await ask_state(link.node, peer, "weights", 2**40)
+            portrait = await ask_state(link.node, peer, "weights", 4 * numel)
         except (LinkError, PeerFault):
             continue
-        replicas[peer] = portrait.tensors["theta"].clone()
+        theta = portrait.tensors.get("theta")
+        if theta is not None and theta.shape == (numel,) and theta.isfinite().all():
+            replicas[peer] = theta.clone()
     if not replicas:
         raise UnreachableError(
             "no live peer gives its weights; peers' own folders can be merged with --from DIR"

@@ -14,20 +14,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from swarmnet.errors import LinkError, PayloadError, PeerFault, StreamCut
+from swarmnet.errors import DeadlinePassed, LinkError, PayloadError, StreamCut
 from swarmnet.events import StateServed
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.net.transfer import Limits, Partial, Served, fetch, serve_blob
 from swarmnet.train import parcel
-from swarmnet.wire.messages import Get
+from swarmnet.wire.messages import Count, Get, Seconds
 
 TOPIC = "give"
 DEADLINE_S = 20.0
 COPY_S = 60.0
 """The longest inner step that a joiner waits for."""
 TRIES = 3
+MAX_COPIES = 2
+"""States that are given away at once; each is a copy of the whole."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Portrait:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+
+
+class Facts(BaseModel):
+    """The numbers that must go with a state, as a stranger may write them."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    step: Count
+    tokens: Count
+    elapsed_s: Seconds
+    met: bool
 
 
 class Easel:
@@ -73,24 +86,31 @@ class Giver:
         self._easel = easel
         self._ready = ready
         self._emit = emit
+        self._copies = asyncio.Semaphore(MAX_COPIES)
 
     async def handle(self, stream: FrameStream) -> None:
         get = Get.parse(await stream.receive(DEADLINE_S))
         if get.what == "run":
-            served = await Served.prepare({}, self._run_file)
-        elif not self._ready():
-            raise StreamCut("nothing to give while syncing")
+            await serve_blob(stream, get, await Served.prepare({}, self._run_file), DEADLINE_S)
+        elif self._ready():
+            async with self._copies:
+                await self._give_state(stream, get)
         else:
+            raise StreamCut("nothing to give while syncing")
+        await stream.close()
+
+    async def _give_state(self, stream: FrameStream, get: Get) -> None:
+        try:
             async with asyncio.timeout(COPY_S):
                 portrait = await asyncio.wrap_future(self._easel.want())
-            facts, content = await asyncio.to_thread(_parcel, portrait, get.what == "weights")
-            served = await Served.prepare(facts, content)
+        except TimeoutError:
+            raise DeadlinePassed("no step ended in time for a copy of the state") from None
+        facts, content = await asyncio.to_thread(_parcel, portrait, get.what == "weights")
+        served = await Served.prepare(facts, content)
         began = time.monotonic()
         await serve_blob(stream, get, served, DEADLINE_S)
-        await stream.close()
-        if get.what != "run":
-            seconds = time.monotonic() - began
-            self._emit(StateServed(to=stream.peer, bytes=len(served.blob), seconds=seconds))
+        seconds = time.monotonic() - began
+        self._emit(StateServed(to=stream.peer, bytes=len(served.blob), seconds=seconds))
 
 
 async def ask(
@@ -102,10 +122,15 @@ async def ask(
     get = Get.model_validate({"what": what})
     for attempt in range(TRIES):
         stream = await transport.open(peer, TOPIC, DEADLINE_S)
+        held = partial.done
         try:
             return await fetch(stream, get, limits, partial)
         except LinkError:
             if attempt == TRIES - 1 or partial.done == 0:
+                raise
+        except PayloadError:
+            # A donor that trains has moved on since the first try: its state begins anew.
+            if attempt == TRIES - 1 or held == 0:
                 raise
         finally:
             await stream.close()
@@ -116,23 +141,11 @@ async def ask_state(transport: Transport, peer: str, what: str, max_bytes: int) 
     """A peer's state or weights, unpacked and checked. Raises LinkError or PeerFault."""
     facts, content = await ask(transport, peer, what, max_bytes)
     tensors = parcel.unpack(facts.pop("index", None), content)
-    for name in ("step", "tokens"):
-        if not isinstance(facts.get(name), int) or facts[name] < 0:
-            raise PayloadError(f"a state without a readable {name}")
+    try:
+        Facts.model_validate(facts)
+    except ValidationError as error:
+        raise PayloadError("a state whose facts cannot be read") from error
     return Portrait(tensors, facts)
-
-
-async def ask_anyone(
-    transport: Transport, peers: list[str], what: str, max_bytes: int
-) -> tuple[str, Portrait]:
-    """The first of ``peers`` that gives. Raises LinkError when none does."""
-    reasons = []
-    for peer in peers:
-        try:
-            return peer, await ask_state(transport, peer, what, max_bytes)
-        except (LinkError, PeerFault) as error:
-            reasons.append(f"{peer[-6:]}: {error}")
-    raise LinkError("nobody gave its state: " + "; ".join(reasons))
 
 
 def _parcel(portrait: Portrait, weights_only: bool) -> tuple[dict[str, Any], bytearray]:

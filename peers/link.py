@@ -12,7 +12,7 @@ from peers.give import ask
 from peers.progress import Progress
 from peers.station import Station
 from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
-from swarmnet.errors import LinkError, PeerFault, RunMismatchError, UnreachableError
+from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
 from swarmnet.events import DaemonRestarted
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.transport import Handler
@@ -102,7 +102,10 @@ async def learn_run(station: Station, node: Node, invite: Invite, given: bytes |
         if fingerprint(raw) == invite.fingerprint:
             return RunFile(raw, str(kept))
     raw = await _ask_run(node, invite, given)
-    kept.write_bytes(raw)
+    try:
+        kept.write_bytes(raw)
+    except OSError as error:
+        raise StorageError(f"{kept}: {error.strerror}") from error
     return RunFile(raw, "the run file of the swarm")
 
 

@@ -31,7 +31,7 @@ def give_order(folder: Path, settings: PeerConfig, invite: Invite, order: Order)
     try:
         if station.identity.peer_id != invite.owner:
             raise IdentityError(f"{key} is not the key of the run that the invite names")
-        return station.net.run(_publish(station, invite, order))
+        return station.run(_publish(station, invite, order))
     finally:
         station.close()
 

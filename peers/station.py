@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import signal
 import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 from swarmnet.config import PeerConfig
-from swarmnet.errors import StorageError
+from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import EventLog
 from swarmnet.net.identity import Identity, load_or_create
 from swarmnet.net.thread import NetThread
+
+ResultT = TypeVar("ResultT")
+LISTEN_S = 0.1
 
 
 class Stop:
@@ -63,17 +69,27 @@ class Station:
         """Raises StorageError when ``out`` cannot be made, IdentityError on a foreign key file."""
         try:
             out.mkdir(parents=True, exist_ok=True)
+            log = EventLog(out / "events.jsonl", name)
         except OSError as error:
             raise StorageError(f"{out}: {error.strerror}") from error
-        return cls(
-            out=out,
-            name=name,
-            peer=peer,
-            stop=Stop(),
-            identity=load_or_create(peer.identity or out / "identity.key"),
-            log=EventLog(out / "events.jsonl", name),
-            net=NetThread().start(),
-        )
+        identity = load_or_create(peer.identity or out / "identity.key")
+        return cls(out, name, peer, Stop(), identity, log, NetThread().start())
+
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """The result of ``work`` in the network thread, given up as soon as we are told to leave.
+
+        Raises:
+            StopRequested: told to leave; ``work`` was cancelled. Whatever ``work`` raises.
+        """
+        future = self.net.submit(work)
+        while not self.stop:
+            try:
+                return future.result(timeout=LISTEN_S)
+            except concurrent.futures.TimeoutError:
+                if future.done():
+                    raise
+        future.cancel()
+        raise StopRequested(f"stopped by {self.stop.reason}")
 
     def close(self) -> None:
         self.net.stop()

@@ -11,7 +11,7 @@ from peers.give import TOPIC, Easel, Giver
 from peers.link import REFERENCE, Link
 from peers.station import Station
 from swarmnet.config import RunFile
-from swarmnet.errors import StorageError
+from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import PeerStarted
 from swarmnet.exchange.membership import Status
 from swarmnet.net.daemon import Listen
@@ -46,7 +46,7 @@ class Bootstrap:
         station = self.station
         self._keep_run_file()
         owner = load_or_create(station.out / OWNER_KEY)
-        self._link = station.net.run(self._open(owner.peer_id))
+        self._link = station.run(self._open(owner.peer_id))
         addresses = self._link.node.addresses
         self.invite = Invite(
             self._run.config.name, self._run.fingerprint, tuple(addresses[:4]), owner.peer_id
@@ -68,7 +68,7 @@ class Bootstrap:
                 tell(self.station.net.run(self._look()))
         finally:
             self.station.net.run(self._link.leave())
-        return 0
+        return StopRequested.exit_code
 
     async def _open(self, owner: str) -> Link:
         peer = self.station.peer

@@ -7,24 +7,29 @@ The main thread trains; everything of the network happens in the network thread.
 from __future__ import annotations
 
 import asyncio
-import queue
 import random
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
 import torch
 
-from peers.give import Easel, Giver, Portrait, ask_anyone
+from peers.give import Easel, Giver, Portrait, ask_state
 from peers.link import Link, learn_run, start_node
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
-from swarmnet.errors import LinkError, StorageError
+from swarmnet.errors import (
+    LinkError,
+    PeerFault,
+    StopRequested,
+    StorageError,
+    UnreachableError,
+)
 from swarmnet.events import (
     CheckpointWritten,
-    Event,
     ExchangeDone,
     PeerFinished,
     PeerStarted,
@@ -43,11 +48,14 @@ from swarmnet.train.loop import Trainer, choose_device
 from swarmnet.train.replica import Replica
 from swarmnet.wire.invite import Invite
 
-DONOR_STATES = ("training", "consensus", "serving")
+DONOR_STATES = ("training", "paused", "consensus", "serving")
+WAIT_FOR_OTHERS_S = 20.0
+"""A peer that was invited knows of somebody; until it sees anybody it must not begin alone."""
 POLL_S = 0.02
 DONOR_TRIES = 5
 """Rounds of asking everybody for state, before a joiner gives up on a swarm that trains."""
-SETTLE_S = 5.0
+SETTLE_S = 2.0
+"""Leaving takes five seconds at most; a meeting that lasts longer is left pending."""
 
 
 class Worker:
@@ -68,7 +76,7 @@ class Worker:
         self._bytes = 0
         self._first_step = 0
         self._easel = Easel()
-        self._written: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._watched: list[Future[None]] = []
         self._writer: threading.Thread | None = None
         self._checkpoint_due = 0.0
         self.trainer: Trainer
@@ -81,41 +89,51 @@ class Worker:
 
     def run(self) -> int:
         """Join, train to the end of the run, serve the result. Raises SwarmnetError."""
-        net, station = self.station.net, self.station
-        node = net.run(start_node(station, self._invite))
+        station = self.station
+        node = station.run(start_node(station, self._invite))
         try:
-            self.run_file = net.run(learn_run(station, node, self._invite, self._given))
+            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
             self._build()
-            self.link = net.run(
+            self.link = station.run(
                 Link.join(station, node, self.run_file, self._invite.owner, self._status)
             )
         except BaseException:
-            net.run(node.close())
+            station.net.run(node.close())
             raise
         try:
-            self._open_exchange()
-            self._take_state()
+            kept = checkpoint.read(self._checkpoints, {"fingerprint": self.run_file.fingerprint})
+            self._open_exchange(kept[1].get("in_weights", []) if kept else [])
+            self._take_state(Portrait(*kept) if kept else None)
             return self._live()
         finally:
-            net.run(self.link.leave())
+            station.net.run(self.link.leave())
 
     def _live(self) -> int:
         self._change_state("training")
-        self.station.net.submit(self.gossip.run())
-        finished = self._train()
-        if not finished:
-            return self._farewell(f"left: {self.station.stop.reason}", code=4)
-        self._reach_consensus()
-        self._save_model()
+        net = self.station.net
+        self._watched = [net.submit(self.gossip.run()), net.submit(self.link.node.wait_failed())]
+        if not (self._train() and self._reach_consensus()):
+            self._settle()
+            self._farewell(f"left: {self.station.stop.reason}")
+            return 4
+        problem = self._save_model()
         self._change_state("serving")
-        self._farewell("finished", code=0)
+        self._farewell("finished")
         self._serve()
+        if problem is not None:
+            raise problem
         return 0
 
-    def _farewell(self, reason: str, code: int) -> int:
-        self._write_checkpoint(wait=True)
+    def _farewell(self, reason: str) -> None:
+        if self.trainer.steps > self._first_step:
+            self._write_checkpoint(wait=True)
         self._log_finished(reason)
-        return code
+
+    def _check_network(self) -> None:
+        """Nobody else would notice. Raises UnreachableError, or whatever bug ended the meetings."""
+        for future in self._watched:
+            if future.done():
+                future.result()
 
     # ---- building -----------------------------------------------------------------------------
 
@@ -142,7 +160,8 @@ class Worker:
             )
         )
 
-    def _open_exchange(self) -> None:
+    def _open_exchange(self, in_weights: list[tuple[str, int]]) -> None:
+        """Answer for the rounds that the kept weights hold from the first question on."""
         run, me = self.run_file.config, self.link.node.me
         rng = random.Random(f"{run.seed} {me}")
         matching = run.matching.build("matching")
@@ -168,32 +187,45 @@ class Worker:
         )
 
         async def open_all() -> Gossip:
-            gossip = Gossip(self.around, window, self.desk, self.replica, self.station.incarnation)
+            incarnation = self.link.phonebook.mine().incarnation
+            gossip = Gossip(self.around, window, self.desk, self.replica, incarnation)
+            gossip.remember(in_weights)
             await gossip.open()
             await self.link.give(giver.handle)
             return gossip
 
-        self.gossip = self.station.net.run(open_all())
+        self.gossip = self.station.run(open_all())
 
     # ---- the first state ------------------------------------------------------------------------
 
-    def _take_state(self) -> None:
-        """Own checkpoint first, then a healthy donor, then the run's seed."""
+    def _take_state(self, kept: Portrait | None) -> None:
+        """Own checkpoint first, then a healthy donor, then the run's seed.
+
+        Raises:
+            UnreachableError: nobody of the swarm is seen, or nobody gives a sound state.
+        """
         began = time.monotonic()
-        found = checkpoint.read(self._checkpoints, {"fingerprint": self.run_file.fingerprint})
-        if found is not None:
-            tensors, facts = found
-            self._adopt(Portrait(tensors, facts), resumed=True)
+        if kept is not None:
+            self._adopt(kept, resumed=True)
             self._log_state("checkpoint", began)
-        elif self._donors():
+        elif self._sees_a_trained_peer():
             donor, portrait = self._fetch()
-            self._adopt(portrait, resumed=False)
             size = sum(4 * t.numel() for t in portrait.tensors.values())
             self._log_state("donor", began, donor, size)
             self.gossip.window.ripen(self.trainer.steps)
         else:
             self._log_state("seed", began)
         self._first_step = self.trainer.steps
+
+    def _sees_a_trained_peer(self) -> bool:
+        """Whether somebody has taken a step. Waits until anybody at all is seen."""
+        deadline = time.monotonic() + WAIT_FOR_OTHERS_S
+        while not self.link.membership.alive(time.monotonic()):
+            if time.monotonic() > deadline:
+                raise UnreachableError("connected, but no record of any other peer can be read")
+            if self.station.stop.wait(POLL_S):
+                raise StopRequested(f"stopped by {self.station.stop.reason}")
+        return bool(self._donors())
 
     def _donors(self) -> list[str]:
         """Live peers that have taken a step, those with most tokens first."""
@@ -204,14 +236,19 @@ class Worker:
 
     def _fetch(self) -> tuple[str, Portrait]:
         limit = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-        for attempt in range(DONOR_TRIES):
-            try:
-                donors = self._donors()
-                return self.station.net.run(ask_anyone(self.link.node, donors, "state", limit))
-            except LinkError:
-                if attempt == DONOR_TRIES - 1 or self.station.stop.wait(1.0):
-                    raise
-        raise AssertionError("unreachable")
+        problem: Exception | None = None
+        for _ in range(DONOR_TRIES):
+            for donor in self._donors():
+                try:
+                    portrait = self.station.run(ask_state(self.link.node, donor, "state", limit))
+                    self._adopt(portrait, resumed=False)
+                except (LinkError, PeerFault) as error:
+                    problem = error
+                else:
+                    return donor, portrait
+            if self.station.stop.wait(1.0):
+                raise StopRequested(f"stopped by {self.station.stop.reason}")
+        raise UnreachableError(f"nobody gives a sound state: {problem}") from problem
 
     def _adopt(self, portrait: Portrait, *, resumed: bool) -> None:
         facts = portrait.facts
@@ -220,7 +257,6 @@ class Worker:
         self._base_elapsed_s = float(facts["elapsed_s"])
         if resumed:
             self._tokens = facts["tokens"]
-            self.gossip.remember(facts["in_weights"])
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -229,6 +265,7 @@ class Worker:
         station, phonebook = self.station, self.link.phonebook
         self._checkpoint_due = time.monotonic() + station.peer.checkpoint_s
         while not station.stop:
+            self._check_network()
             if phonebook.order == "pause":
                 self._pause()
                 continue
@@ -277,6 +314,7 @@ class Worker:
         self.gossip.paused = True
         self._change_state("paused")
         while self.link.phonebook.order == "pause" and not self.station.stop.wait(POLL_S):
+            self._check_network()
             self._boundary(self._progress())
             self._easel.paint(self._portrait)
         self.gossip.paused = False
@@ -284,14 +322,18 @@ class Worker:
 
     # ---- the end --------------------------------------------------------------------------------
 
-    def _reach_consensus(self) -> None:
-        """Let a meeting under way end, then hold the scheduled rounds of pure averaging."""
+    def _settle(self) -> None:
+        """No new meetings; let the one under way end, and apply what was decided."""
         self.gossip.paused = True
         deadline = time.monotonic() + SETTLE_S
         while not self.gossip.free and time.monotonic() < deadline:
             self._boundary(1.0)
             time.sleep(POLL_S)
         self._boundary(1.0)
+
+    def _reach_consensus(self) -> bool:
+        """Hold the scheduled rounds of pure averaging; False when told to leave meanwhile."""
+        self._settle()
         self.replica.enter_consensus()
         self.gossip.stance = "consensus"
         self._change_state("consensus")
@@ -302,13 +344,21 @@ class Worker:
             self._boundary(1.0)
             self._easel.paint(self._portrait)
             time.sleep(POLL_S)
+        if not phase.done():
+            phase.cancel()
+            return False
+        phase.result()
         self._boundary(1.0)
-        if phase.done():
-            phase.result()
         self.gossip.stance = "leaving"
+        return True
 
-    def _save_model(self) -> None:
-        self.builder.save(self.replica.module, self.station.out / "model")
+    def _save_model(self) -> StorageError | None:
+        """A refusing disk does not keep this peer from giving its result to others."""
+        try:
+            self.builder.save(self.replica.module, self.station.out / "model")
+        except StorageError as error:
+            return error
+        return None
 
     def _serve(self) -> None:
         """Give the result to whoever exports, until told to stop or nobody came for long enough."""

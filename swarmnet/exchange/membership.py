@@ -107,7 +107,7 @@ class Membership:
         wanted = set(states)
         return sorted(
             peer
-            for peer, m in self._members.items()
+            for peer, m in list(self._members.items())
             if self._live(m, now)
             and (suspects or m.suspect_until <= now)
             and m.status.state in wanted

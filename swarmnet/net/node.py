@@ -146,6 +146,14 @@ class Node:
         await self._directory.greet(peer)
         return peer
 
+    async def wait_failed(self) -> None:
+        """Return when the node is closed. Raises UnreachableError when its daemon is lost."""
+        try:
+            await asyncio.shield(self.failed)
+        except asyncio.CancelledError:
+            if not self.failed.cancelled():
+                raise
+
     async def close(self) -> None:
         """End everything that belongs to this node, within two seconds. May be called twice."""
         tasks, self._tasks = self._tasks, set()

@@ -46,7 +46,7 @@ def unpack(index: Any, content: bytearray) -> dict[str, Tensor]:
 def _sizes(index: Any) -> list[tuple[str, tuple[int, ...]]]:
     try:
         sizes = [(str(name), tuple(int(n) for n in shape)) for name, shape in index]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PayloadError("a state without a readable index") from error
     if len(sizes) > _MAX_TENSORS or any(n < 0 for _, shape in sizes for n in shape):
         raise PayloadError("a state with an absurd index")
