@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -26,20 +26,18 @@ def follow(log: EventLog, title: str) -> Iterator[LiveView]:
 
 
 @contextmanager
-def shown(view: LiveView, before: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Draw ``view`` on standard error, calling ``before`` each time."""
+def shown(view: LiveView) -> Iterator[None]:
+    """Draw ``view`` on standard error until the block ends."""
     console = Console(stderr=True)
     stop = threading.Event()
 
     def draw() -> None:
         if not console.is_terminal:
             while not stop.wait(PLAIN_S):
-                before()
                 console.print(view.plain_line(), markup=False, highlight=False)
             return
         with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=False) as live:
             while not stop.wait(1 / FRAMES_PER_S):
-                before()
                 live.update(view.render())
             live.update(view.render())
 

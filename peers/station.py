@@ -69,10 +69,10 @@ class Station:
         """Raises StorageError when ``out`` cannot be made, IdentityError on a foreign key file."""
         try:
             out.mkdir(parents=True, exist_ok=True)
+            identity = load_or_create(peer.identity or out / "identity.key")
             log = EventLog(out / "events.jsonl", name)
         except OSError as error:
             raise StorageError(f"{out}: {error.strerror}") from error
-        identity = load_or_create(peer.identity or out / "identity.key")
         return cls(out, name, peer, Stop(), identity, log, NetThread().start())
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -282,6 +282,7 @@ class Worker:
         step = self.trainer.step(progress)
         if self._began is None:
             self._began = time.monotonic()
+            self.link.phonebook.nudge()  # whoever joins now must see that there is a state to copy
         seconds = time.perf_counter() - started
         self._tokens += step.tokens
         self._train_s += seconds

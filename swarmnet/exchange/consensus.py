@@ -53,7 +53,8 @@ async def reach_consensus(gossip: Gossip, around: Surroundings, plan: Plan) -> i
 async def _gather(around: Surroundings, ends_at: float) -> list[str]:
     """Wait until nobody trains any more, or half of the budget is used; then count heads."""
     until = around.clock() + (ends_at - around.clock()) / 2
-    while around.membership.alive(around.clock(), ("training",)):
+    # Suspects too: one that died while training leaves everybody's view within three renewals.
+    while around.membership.alive(around.clock(), ("training",), suspects=True):
         if around.clock() >= until:
             break
         await asyncio.sleep(POLL_S)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
+from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import Action, Do, Machine, Send
 from swarmnet.exchange.transport import FrameStream
@@ -103,11 +103,3 @@ class Session:
         """My last frame must leave before I go; the partner, which reads it last, closes."""
         with suppress(LinkError, PeerFault):
             await self._stream.receive(self._deadline_s)
-
-
-async def receive_as(stream: FrameStream, kind: Kind, deadline_s: float) -> Frame:
-    """One frame of ``kind``. Raises StreamCut when something else comes."""
-    frame = await stream.receive(deadline_s)
-    if frame.kind is not kind:
-        raise StreamCut(f"{stream.peer} sent {frame.kind.name} instead of {kind.name}")
-    return frame

@@ -115,7 +115,7 @@ class Replica:
         self.theta += correction
 
     def enter_consensus(self) -> None:
-        """Meetings are pure averages of theta from here on (reference rule 11)."""
+        """Meetings are pure averages of theta from here on, so that the replicas become one."""
         self._outer = Choice(name="average").build("outer")
         self._outer.start(self.theta)
         self.layout = hashlib.sha256(f"consensus {self.layout}".encode()).hexdigest()[:32]

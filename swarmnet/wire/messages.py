@@ -5,7 +5,7 @@ A message never says who sent it: identity comes from the stream.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -39,9 +39,6 @@ class Message(BaseModel):
             return cls.model_validate(msgpack.unpackb(frame.body, use_list=False))
         except (ValidationError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(f"{cls.kind.name}: {_first_line(error)}") from error
-
-
-MessageT = TypeVar("MessageT", bound=Message)
 
 
 class Rumour(BaseModel):
