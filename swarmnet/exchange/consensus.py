@@ -51,17 +51,23 @@ async def reach_consensus(gossip: Gossip, around: Surroundings, plan: Plan) -> i
 
 
 async def _gather(around: Surroundings, ends_at: float) -> list[str]:
-    """Wait until nobody trains any more, or half of the budget is used; then count heads."""
+    """Wait until nobody trains or is about to, or half of the budget is used; then count heads."""
     until = around.clock() + (ends_at - around.clock()) / 2
     # Suspects too: one that died while training leaves everybody's view within three renewals.
-    while around.membership.alive(around.clock(), ("training",), suspects=True):
+    while _workers(around, ("syncing", "training")):
         if around.clock() >= until:
             break
         await asyncio.sleep(POLL_S)
     states = ("training", "consensus")
     # Suspicion is one peer's own view; a roster must come out alike everywhere.
-    others = around.membership.alive(around.clock(), states, suspects=True)
-    return sorted([*others, around.transport.me])
+    return sorted([*_workers(around, states), around.transport.me])
+
+
+def _workers(around: Surroundings, states: tuple[str, ...]) -> list[str]:
+    """Live workers, suspects too; visitors without a replica take no part."""
+    members = around.membership
+    live = members.alive(around.clock(), states, suspects=True)
+    return [p for p in live if (status := members.status(p)) and status.role == "worker"]
 
 
 async def _meet(gossip: Gossip, around: Surroundings, timetable: float, ends_at: float) -> bool:
