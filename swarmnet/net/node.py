@@ -11,12 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiaddr import Multiaddr
 
-from swarmnet.errors import DeadlinePassed, LinkError, SwarmnetError, UnreachableError
+from swarmnet.errors import AddressError, DeadlinePassed, LinkError, SwarmnetError, UnreachableError
 from swarmnet.exchange.transport import FrameStream, Handler
 from swarmnet.net import hello
 from swarmnet.net.daemon import Daemon, Listen, bare
@@ -74,6 +75,7 @@ class Node:
         self._server = StreamServer(folder.path / INCOMING)
         self._bootstraps = _by_peer(options.bootstrap, self.me)
         self._neighbours: dict[str, list[Multiaddr]] = {}
+        self._published: dict[str, list[Multiaddr]] = {}
         self._daemon: Daemon | None = None
         self._listen = options.listen
         self._up = asyncio.Event()
@@ -116,8 +118,30 @@ class Node:
         return self._daemon.pid if self._daemon else 0
 
     async def open(self, peer: str, topic: str, deadline_s: float) -> FrameStream:
-        """See ``Transport.open``; while the daemon is being restarted it waits for that."""
-        return await self._open(peer, self._scoped(topic), deadline_s)
+        """See ``Transport.open``; while the daemon is being restarted it waits for that.
+
+        The daemon's own routing finds few peers outside of a public network: where it does not,
+        the addresses that the peer published are dialled.
+        """
+        name = self._scoped(topic)
+        try:
+            return await self._open(peer, name, deadline_s)
+        except DeadlinePassed:
+            raise
+        except LinkError:
+            if not self._published.get(peer):
+                raise
+            await self._connect(peer, self._published[peer], deadline_s)
+            return await self._open(peer, name, deadline_s)
+
+    def learn(self, peer: str, addresses: list[str]) -> None:
+        """What ``peer`` published of where it listens; what is no address is left out."""
+        found = []
+        for text in addresses:
+            with suppress(AddressError):
+                parse_address(text)
+                found.append(bare(text))
+        self._published[peer] = found
 
     async def serve(self, topic: str, handler: Handler) -> None:
         """See ``Transport.serve``; holds over restarts of the daemon."""

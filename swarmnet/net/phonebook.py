@@ -26,6 +26,8 @@ PEERS, CONTROL = "peers", "control"
 _LOOK_ALONE_S = 1.0
 """While nobody else is known we look this often, so that a swarm that starts finds itself."""
 _LEAVE_S = 2.0
+MAX_ADDRESSES = 4
+Address = Annotated[str, StringConstraints(max_length=200)]
 EntryT = TypeVar("EntryT", bound=BaseModel)
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ class Records(Protocol):
 
     @property
     def me(self) -> str: ...
+    @property
+    def addresses(self) -> list[str]: ...
+    def learn(self, peer: str, addresses: list[str]) -> None: ...
     async def publish(self, key: str, body: dict[str, Any]) -> None: ...
     async def lookup(self, key: str) -> dict[str, dict[str, Any]]: ...
 
@@ -51,6 +56,7 @@ class _StatusEntry(BaseModel):
     elapsed_s: Seconds
     step: Count
     rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []
 
 
 class _OrderEntry(BaseModel):
@@ -163,7 +169,9 @@ class Phonebook:
         self._counter += 1
         status = dataclasses.replace(self.mine(), **changes)  # type: ignore[arg-type]
         try:
-            await self._node.publish(PEERS, dataclasses.asdict(status))
+            body = dataclasses.asdict(status)
+            body["addresses"] = self._node.addresses[:MAX_ADDRESSES]
+            await self._node.publish(PEERS, body)
         except LinkError as error:
             log.debug("our status was not published: %s", error)
 
@@ -180,7 +188,9 @@ class Phonebook:
         for peer, body in (await self._lookup(PEERS)).items():
             entry = _parse(_StatusEntry, body)
             if entry is not None and peer != self._node.me:
-                self._membership.observe(peer, Status(**entry.model_dump()), now)
+                self._node.learn(peer, entry.addresses)
+                status = Status(**entry.model_dump(exclude={"addresses"}))
+                self._membership.observe(peer, status, now)
                 self._seen.setdefault(peer, False)
         self._report(now)
         said = (await self._lookup(CONTROL)).get(self._options.owner)
