@@ -18,7 +18,7 @@ DEADLINE_S = 90.0
 class Herd:
     """One run in ``folder``. ``events`` holds all lines of all processes so far."""
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, host: str = "127.0.0.1") -> None:
         self.folder = folder
         self.run = RunFile.load(RUN, overrides)
         self.nursery = Nursery(folder / "peers")
@@ -26,7 +26,7 @@ class Herd:
         self._tail = Tail(folder)
         self.settings = {
             "threads": 1,
-            "host": "127.0.0.1",
+            "host": host,
             "serve_s": 60.0,
             "device": "cpu",
             "checkpoint_s": 2.0,

@@ -163,3 +163,11 @@ def test_another_run_file_is_refused_with_the_keys_that_differ(tmp_path: Path) -
                 work(station, Invite.decode(herd.invite), other.raw)
         finally:
             station.close()
+
+
+def test_peers_that_only_the_bootstrap_knows_meet_on_all_interfaces(tmp_path: Path) -> None:
+    """Loopback hides it: elsewhere the daemon's own routing does not find such a peer."""
+    with Herd(tmp_path, ENDLESS, host="0.0.0.0") as herd:
+        for name in "ab":
+            herd.worker(name)
+        herd.wait_met("a", "b")
