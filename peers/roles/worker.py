@@ -335,8 +335,7 @@ class Worker:
     def _reach_consensus(self) -> bool:
         """Hold the scheduled rounds of pure averaging; False when told to leave meanwhile."""
         self._settle()
-        self.replica.enter_consensus()
-        self.gossip.stance = "consensus"
+        self.gossip.enter_consensus()
         self._change_state("consensus")
         run = self.run_file.config
         plan = Plan(run.consensus.matching.build("matching"), run.seed, run.consensus.budget_s)

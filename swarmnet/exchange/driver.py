@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.events import ExchangeDone
-from swarmnet.exchange.desk import Desk, Settlement, Subject
+from swarmnet.exchange.desk import Desk, Settlement
 from swarmnet.exchange.ledger import Open
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
+from swarmnet.exchange.payload import Incoming, Offload, Outgoing
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
+from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
@@ -55,8 +58,7 @@ class Surroundings:
     membership: Membership
     links: Links
     mine: Callable[[], Status]
-    offload: Callable[..., Awaitable[Any]]
-    """``await offload(fn, *args)``: run heavy work beside the loop (inline in simulation)."""
+    offload: Offload
     emit: Callable[[ExchangeDone], None]
     clock: Callable[[], float] = time.monotonic
 
@@ -85,6 +87,7 @@ class Gossip:
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
         self._asked_in = -1
+        self._outgoing: Outgoing | None = None
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -105,6 +108,12 @@ class Gossip:
         for peer, round_ in rounds:
             self.in_weights.append((peer, round_))
             self.decisions.commit(peer, round_)
+
+    def enter_consensus(self) -> None:
+        """Training thread, in no meeting: from here on scheduled rounds of pure averaging."""
+        self._subject.enter_consensus()
+        self._desk.clear()
+        self.stance = "consensus"
 
     async def run(self) -> None:
         """Meet whenever the window is ripe, until cancelled."""
@@ -158,12 +167,14 @@ class Gossip:
         """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault."""
         self._round += 1
         meeting = self._new_meeting(phase, peer, self._round)
+        self._prepare(meeting)
         offer = Offer(
             round=self._round,
             phase=phase,
             index=index,
             layout=meeting.layout,
             nbytes=self._subject.nbytes,
+            work=meeting.work,
             digest=self._digest(),
         )
         machine = Offerer(offer, self._buffer.lend)
@@ -172,7 +183,7 @@ class Gossip:
         try:
             deadline_s = self._around.links.deadline_s(peer)
             stream = await self._around.transport.open(peer, TOPIC, deadline_s)
-            session = Session(stream, machine, self._hooks(meeting), self._around.links)
+            session = Session(stream, machine, self._hooks(meeting, machine), self._around.links)
             await session.run()
         except LinkError as error:
             machine.lost(str(error))
@@ -205,13 +216,19 @@ class Gossip:
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
         meeting = self._new_meeting(offer.phase, peer, offer.round)
-        accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
+        self._prepare(meeting)
+        accept = Accept(
+            round=offer.round,
+            nbytes=self._subject.nbytes,
+            work=meeting.work,
+            digest=self._digest(),
+        )
 
         def commit() -> bool:
             return self.decisions.commit(peer, offer.round)
 
         machine = Acceptor(offer, accept, commit, self._buffer.lend)
-        session = Session(stream, machine, self._hooks(meeting), self._around.links)
+        session = Session(stream, machine, self._hooks(meeting, machine), self._around.links)
         self._meeting = meeting
         self.decisions.begin(peer, offer.round)
         try:
@@ -260,41 +277,68 @@ class Gossip:
         layout = self._subject.layout
         return Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
 
-    def _hooks(self, meeting: Meeting) -> Hooks:
+    def _prepare(self, meeting: Meeting) -> None:
+        """Keep the snapshot that this meeting would use, and begin to encode it."""
+        with suppress(LinkError):  # without one the meeting fails where it takes it
+            snapshot = self._desk.keep()
+            meeting.work = self.window.work(snapshot.step)
+            if self._outgoing is None or self._outgoing.snapshot is not snapshot:
+                self._outgoing = Outgoing(self._subject, snapshot, self._around.offload)
+
+    def _hooks(self, meeting: Meeting, machine: Machine) -> Hooks:
         def same_layout() -> None:
             if self._subject.layout != meeting.layout:
                 raise LinkError("this peer entered another phase during the meeting")
 
-        async def payload() -> memoryview:
+        def agreed() -> Outgoing:
             meeting.own_act = True
             same_layout()
-            meeting.snapshot = self._desk.take()
+            snapshot, outgoing = self._desk.take(), self._outgoing
+            meeting.snapshot = snapshot
+            if outgoing is None or outgoing.snapshot is not snapshot:
+                raise LinkError("the snapshot on offer is outdated")
             meeting.own_act = False
             self._meeting = meeting
-            meeting.own = await self._around.offload(self._subject.encode, meeting.snapshot.vector)
-            return meeting.own
+            theirs = machine.offer if isinstance(machine, Acceptor) else machine.accept
+            assert theirs is not None
+            meeting.incoming = self._reduction(meeting, theirs.work)
+            return outgoing
 
-        async def verify(theirs: bytearray) -> None:
-            me, view = self._around.transport.me, memoryview(theirs)
-            meeting.correction = await self._around.offload(
-                self._subject.correct, me, meeting.own, meeting.partner, view
-            )
+        def landed(payload: bytearray, filled: int) -> None:
+            assert meeting.incoming is not None
+            meeting.incoming.landed(payload, filled)
+
+        async def verify() -> None:
+            assert meeting.incoming is not None
+            meeting.correction = await meeting.incoming.finish()
             same_layout()
 
         def apply() -> None:
             snapshot, _ = meeting.agreed()
             self.window.over(snapshot.step, meeting.partner, self._around.clock())
 
-        return Hooks(payload, verify, apply)
+        return Hooks(agreed, landed, verify, apply)
+
+    def _reduction(self, meeting: Meeting, work: int) -> Incoming:
+        me, subject = self._around.transport.me, self._subject
+        assert meeting.snapshot is not None
+        works = {me: meeting.work, meeting.partner: work}
+        blend = subject.blend(meeting.snapshot.vector, me, works)
+        ends = list(accumulate(subject.part_nbytes(part) for part in range(subject.parts)))
+        return Incoming(blend, ends, meeting.partner, self._around.offload)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         """The stream is closed: turn what the machine knows into a settlement."""
         if self._meeting is meeting:
             self._meeting = None
+        if meeting.incoming is not None:
+            meeting.incoming.cancel()
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, self._around.clock())
+            if self._subject.ready_made:
+                self._desk.release()  # a newer one costs nothing; an encoded one is kept
             return End.DECLINED
         self._buffer.give_back(machine.received)
         end = machine.end or End.FAILED

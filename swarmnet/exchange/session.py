@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import Action, Do, Machine, Send
+from swarmnet.exchange.payload import Outgoing
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.wire import Frame, Kind
-from swarmnet.wire.frame import PART_BYTES
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What the meeting means to its peer."""
 
-    payload: Callable[[], Awaitable[memoryview]]
-    """Take the snapshot and encode it; called once."""
-    verify: Callable[[bytearray], Awaitable[None]]
-    """Decode and check the partner's payload. Raises PayloadError."""
+    agreed: Callable[[], Outgoing]
+    """The meeting is on: what to send. Called once. Raises LinkError."""
+    landed: Callable[[bytearray, int], None]
+    """So many bytes of the partner's payload are there. Raises PayloadError."""
+    verify: Callable[[], Awaitable[None]]
+    """All of them are: decoded, checked, reduced. Raises PayloadError."""
     apply: Callable[[], None]
 
 
@@ -34,7 +36,7 @@ class Session:
         self._machine = machine
         self._hooks = hooks
         self._links = links
-        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Frame | Outgoing] = asyncio.Queue()
         self.bytes_sent = 0
         self.bytes_received = 0
         self._longest_s = 0.0
@@ -47,7 +49,10 @@ class Session:
             await self._perform(self._machine.start())
             while self._machine.end is None:
                 frame = await self._receive(sender)
-                await self._perform(self._machine.on_frame(frame))
+                actions = self._machine.on_frame(frame)
+                if frame.kind is Kind.PART:
+                    self._hooks.landed(self._machine.received, self._machine.filled)
+                await self._perform(actions)
         except (LinkError, PeerFault) as error:
             self._machine.lost(f"{type(error).__name__}: {error}")
             if isinstance(error, DeadlinePassed):
@@ -66,12 +71,9 @@ class Session:
                 case Send(frame):
                     self._outbox.put_nowait(frame)
                 case Do.SEND_PAYLOAD:
-                    payload = await self._hooks.payload()
-                    for start in range(0, len(payload), PART_BYTES):
-                        part = payload[start : start + PART_BYTES]
-                        self._outbox.put_nowait(Frame(Kind.PART, part))
+                    self._outbox.put_nowait(self._hooks.agreed())
                 case Do.VERIFY:
-                    await self._hooks.verify(self._machine.received)
+                    await self._hooks.verify()
                     await self._perform(self._machine.verified())
                 case Do.APPLY:
                     self._links.observe(self._stream.peer, self._longest_s)
@@ -83,9 +85,16 @@ class Session:
 
     async def _send_all(self) -> None:
         while True:
-            frame = await self._outbox.get()
-            await self._stream.send(frame, self._deadline_s)
-            self.bytes_sent += frame.wire_bytes
+            item = await self._outbox.get()
+            if isinstance(item, Frame):
+                await self._send(item)
+                continue
+            for part in range(item.parts):
+                await self._send(Frame(Kind.PART, await item.part(part)))
+
+    async def _send(self, frame: Frame) -> None:
+        await self._stream.send(frame, self._deadline_s)
+        self.bytes_sent += frame.wire_bytes
 
     async def _receive(self, sender: asyncio.Task[None]) -> Frame:
         loop = asyncio.get_running_loop()

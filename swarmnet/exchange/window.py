@@ -55,6 +55,7 @@ class Window:
         self._rng = rng
         self._pace = Pace(steps_since=0, total_steps=0, progress=0.0)
         self.origin = 0
+        self._worked_from = 0
         self._boundary_at = 0.0
         self._step_s = 0.0
         self._ripe_at: int | None = None
@@ -73,10 +74,19 @@ class Window:
 
     def ripen(self, total_steps: int) -> None:
         """A newcomer meets before its first own step: its displacement is zero, weighs nothing."""
+        self._worked_from = total_steps
         for since in range(1, LONGEST_WINDOW):
             if self._cadence.ready(Pace(since, total_steps, 0.0)):
                 self.origin = total_steps - since
                 return
+
+    def resume(self, total_steps: int) -> None:
+        """A peer that comes back has not worked for anybody's mean yet."""
+        self._worked_from = total_steps
+
+    def work(self, snapshot_steps: int) -> int:
+        """Inner steps behind the displacement of the snapshot of this step."""
+        return max(0, snapshot_steps - self._worked_from)
 
     def welcome_at(self, total_steps: int, progress: float) -> bool:
         """Whether an offer would be accepted after this step. Safe from the training thread."""
@@ -161,6 +171,7 @@ class Window:
         self.number += 1
         ripe_at = self._ripe_at if self._ripe_at is not None else self._pace.total_steps
         self.origin = snapshot_steps if snapshot_steps is not None else ripe_at
+        self._worked_from = self.origin
         self._ripe_at = None
         self._order = []
         self._not_before.clear()

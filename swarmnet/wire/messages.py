@@ -16,6 +16,7 @@ from swarmnet.wire.frame import Frame, Kind
 PeerId = Annotated[str, StringConstraints(min_length=8, max_length=128, pattern=r"^[1-9A-Za-z]+$")]
 Hex = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]*$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
+Work = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Phase = Literal["train", "consensus"]
 Outcome = Literal["applied", "dropped"]
@@ -93,7 +94,8 @@ class Offer(Message):
     """Let us exchange: my own round counter, what I would send, and what I know of others.
 
     ``index`` counts rounds of a scheduled matching and is 0 in training. ``layout`` hashes
-    everything that both sides must agree on for the payload to make sense.
+    everything that both sides must agree on for the payload to make sense. ``work``: the inner
+    steps behind the displacement that the payload holds.
     """
 
     kind = Kind.OFFER
@@ -102,6 +104,7 @@ class Offer(Message):
     index: Count
     layout: Hex
     nbytes: Count
+    work: Work = 0
     digest: Digest = ()
 
 
@@ -111,6 +114,7 @@ class Accept(Message):
     kind = Kind.ACCEPT
     round: Count
     nbytes: Count
+    work: Work = 0
     digest: Digest = ()
 
 

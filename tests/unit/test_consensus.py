@@ -250,7 +250,7 @@ def test_a_meeting_of_an_earlier_round_does_not_count_for_a_later_one():
 
     async def main():
         async def slowly(function, *arguments):
-            await asyncio.sleep(2.8)
+            await asyncio.sleep(5.6)
             return function(*arguments)
 
         swarm = await trained(4, h=100)

@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from swarmnet.exchange import session
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.links import FIRST_S
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
+from swarmnet.sim import peer as sim_peer
 from swarmnet.sim.network import Cut
 from swarmnet.sim.peer import PhoneBook
 from tests.unit.swarms import LAW, NAMES, SLOW, Swarm, drift, offset, one_sided, outcomes, pair
@@ -21,7 +21,7 @@ PAYLOAD = 64
 @pytest.fixture
 def small_parts(monkeypatch):
     """A payload of 64 bytes in three PART frames."""
-    monkeypatch.setattr(session, "PART_BYTES", 24)
+    monkeypatch.setattr(sim_peer, "PART_VALUES", 3)
 
 
 def run(main):
@@ -93,7 +93,7 @@ def test_hundreds_of_cuts_anywhere(seed):
             opener, other = dice.sample(NAMES[:5], 2)
             sender = dice.choice([opener, other])
             topic = dice.choice([TOPIC] * 4 + ["ask"])
-            swarm.network.cuts.append(Cut(opener, sender, dice.randrange(900), topic))
+            swarm.network.cuts.append(Cut(opener, sender, dice.randrange(1000), topic))
         await asyncio.sleep(250)
         used = sum(cut.used for cut in swarm.network.cuts)
         await swarm.settle()
