@@ -63,7 +63,7 @@ class Questions:
             await stream.close()
 
     async def _told(self, peer: str, rounds: tuple[int, ...]) -> Tell:
-        deadline_s = self._links.deadline_s(peer)
+        deadline_s = self._links.answer_s(peer)
         stream = await self._transport.open(peer, TOPIC, deadline_s)
         try:
             await stream.send(Ask(rounds=rounds).frame(), deadline_s)
