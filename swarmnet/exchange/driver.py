@@ -14,17 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swarmnet.errors import LinkError, PeerFault
+from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.desk import Desk, Settlement, Subject
+from swarmnet.exchange.hedge import first_to_accept
 from swarmnet.exchange.ledger import Open
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.outbound import Outbound
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
+from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
@@ -80,7 +83,7 @@ class Gossip:
         self.paused = False
         self.scheduled = Scheduled()
         self._round = incarnation << ROUND_BITS
-        self._calling: str | None = None
+        self._calling: set[str] = set()
         self._meeting: Meeting | None = None
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
@@ -118,7 +121,7 @@ class Gossip:
 
     @property
     def free(self) -> bool:
-        return self._calling is None and self._meeting is None
+        return not self._calling and self._meeting is None
 
     @property
     def can_offer(self) -> bool:
@@ -155,9 +158,41 @@ class Gossip:
     # ---- as offerer -------------------------------------------------------------------------
 
     async def offer(self, peer: str, phase: Phase, index: int) -> End:
-        """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault."""
+        """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault.
+
+        A partner in training that is clearly late gets a rival; then this is how it went with
+        whoever accepted first.
+        """
+        calls = [self._place(peer, phase, index)]
+
+        def alternate() -> Outbound | None:
+            live = self._around.membership.alive(self._around.clock(), ("training",))
+            other = self.window.alternate(live, peer) if phase == "train" else None
+            if other is None:
+                return None
+            calls.append(self._place(other, phase, index))
+            return calls[-1]
+
+        chosen: Outbound | None = None
+        try:
+            chosen = await first_to_accept(calls[0], self._around.links.hedge_s(peer), alternate)
+            if chosen is not None:
+                await chosen.run()
+        finally:
+            self._calling.clear()
+            ends = {id(call): self._over(call, chosen) for call in calls}
+        return ends[id(chosen or calls[0])]
+
+    def _over(self, call: Outbound, chosen: Outbound | None) -> End:
+        call.machine.lost("the exchange was cancelled")
+        lost_race = chosen is not None and call is not chosen and call.accepted is not False
+        call.meeting.withdrawn = lost_race
+        return self._conclude(call.meeting, call.machine, call.session)
+
+    def _place(self, peer: str, phase: Phase, index: int) -> Outbound:
         self._round += 1
-        meeting = self._new_meeting(phase, peer, self._round)
+        self._calling.add(peer)
+        meeting = self._new_meeting(phase, peer, self._round, called=True)
         offer = Offer(
             round=self._round,
             phase=phase,
@@ -166,21 +201,18 @@ class Gossip:
             nbytes=self._subject.nbytes,
             digest=self._digest(),
         )
-        machine = Offerer(offer, self._buffer.lend)
-        session: Session | None = None
-        self._calling = peer
+        return Outbound(peer, Offerer(offer, self._buffer.lend), meeting, self._dial)
+
+    async def _dial(self, call: Outbound) -> Session:
+        links, timing = self._around.links, call.meeting.timing
         try:
-            deadline_s = self._around.links.deadline_s(peer)
-            stream = await self._around.transport.open(peer, TOPIC, deadline_s)
-            session = Session(stream, machine, self._hooks(meeting), self._around.links)
-            await session.run()
-        except LinkError as error:
-            machine.lost(str(error))
-        finally:
-            machine.lost("the exchange was cancelled")
-            self._calling = None
-            end = self._conclude(meeting, machine, session)
-        return end
+            deadline_s = links.answer_s(call.peer)
+            stream = await self._around.transport.open(call.peer, TOPIC, deadline_s)
+        except DeadlinePassed:
+            timing.gave_up(timing.began, asyncio.get_running_loop().time())
+            links.learn(call.peer, timing)
+            raise
+        return Session(stream, call.machine, self._hooks(call.meeting), links, timing)
 
     # ---- as acceptor ------------------------------------------------------------------------
 
@@ -204,14 +236,15 @@ class Gossip:
 
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
-        meeting = self._new_meeting(offer.phase, peer, offer.round)
+        meeting = self._new_meeting(offer.phase, peer, offer.round, called=False)
         accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
 
         def commit() -> bool:
             return self.decisions.commit(peer, offer.round)
 
         machine = Acceptor(offer, accept, commit, self._buffer.lend)
-        session = Session(stream, machine, self._hooks(meeting), self._around.links)
+        hooks, links = self._hooks(meeting), self._around.links
+        session = Session(stream, machine, hooks, links, meeting.timing)
         self._meeting = meeting
         self.decisions.begin(peer, offer.round)
         try:
@@ -239,8 +272,9 @@ class Gossip:
         if self.paused:
             return "paused"
         # Two peers that call each other at once would both be busy: the smaller id's call stands.
-        crossed = self._calling == peer and peer < self._around.transport.me
-        busy = self._meeting is not None or (self._calling is not None and not crossed)
+        # With a rival called as well nothing is crossed: it may accept at any moment.
+        crossed = self._calling == {peer} and peer < self._around.transport.me
+        busy = self._meeting is not None or (bool(self._calling) and not crossed)
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
@@ -256,9 +290,10 @@ class Gossip:
 
     # ---- both -------------------------------------------------------------------------------
 
-    def _new_meeting(self, phase: Phase, peer: str, round_: int) -> Meeting:
-        layout = self._subject.layout
-        return Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
+    def _new_meeting(self, phase: Phase, peer: str, round_: int, *, called: bool) -> Meeting:
+        layout, now = self._subject.layout, self._around.clock()
+        timing = Timing(asyncio.get_running_loop().time(), called)
+        return Meeting(phase, peer, round_, now, layout, self.scheduled, timing)
 
     def _hooks(self, meeting: Meeting) -> Hooks:
         def same_layout() -> None:
@@ -297,7 +332,9 @@ class Gossip:
             self.window.declined(meeting.partner, machine.decline, self._around.clock())
             return End.DECLINED
         self._buffer.give_back(machine.received)
-        end = machine.end or End.FAILED
+        end, timing = machine.end or End.FAILED, meeting.timing
+        if meeting.withdrawn:
+            return end
         event = ExchangeDone(
             phase=meeting.phase,
             outcome=end.value,
@@ -308,12 +345,20 @@ class Gossip:
             bytes_received=session.bytes_received if session else 0,
             distance=meeting.correction.distance if meeting.correction else 0.0,
             reason=machine.reason,
+            called=timing.called,
+            answer_s=timing.answer_s,
+            start_s=timing.start_s,
+            send_s=timing.send_s,
+            receive_s=timing.receive_s,
         )
         if end is End.APPLIED:
             self._settle_met(meeting, event, decided=isinstance(machine, Acceptor))
         elif end is End.PENDING:
             self._settle_pending(meeting, event)
         else:
+            # Gone before its first PART: somebody else was faster, so it is no suspect.
+            cut = session is not None and session.cut
+            meeting.withdrawn = isinstance(machine, Acceptor) and cut and not machine.filled
             self._fail(meeting, event)
         return end
 
@@ -355,7 +400,7 @@ class Gossip:
 
     def _fail(self, meeting: Meeting, event: ExchangeDone) -> None:
         self.window.unreachable(meeting.partner)
-        if not meeting.own_act:
+        if not (meeting.own_act or meeting.withdrawn):
             self._around.membership.suspect(meeting.partner, self._around.clock())
         if meeting.snapshot is not None:
             self._desk.put_back(meeting.snapshot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from swarmnet.exchange.desk import Correction, Snapshot
+from swarmnet.exchange.timing import Timing
 from swarmnet.wire.messages import Phase
 
 
@@ -29,11 +30,14 @@ class Meeting:
     began: float
     layout: str
     scheduled: Scheduled
+    timing: Timing
     snapshot: Snapshot | None = None
     own: memoryview = field(default_factory=lambda: memoryview(b""))
     correction: Correction | None = None
     own_act: bool = False
     """It failed because of this peer, so the partner is not suspected."""
+    withdrawn: bool = False
+    """The offerer met somebody else instead; it is nobody's fault."""
 
     def agreed(self) -> tuple[Snapshot, Correction]:
         """Both exist from the moment on that this side has said HAVE."""
