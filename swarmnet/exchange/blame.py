@@ -167,7 +167,7 @@ class Blame:
             for cell, seen in self._cells.items()
             if (values := getattr(seen, what))
         }
-        usual = statistics.median(medians.values()) if medians else 1.0
+        usual = statistics.median_low(medians.values()) if medians else 1.0
         return {cell: value / usual for cell, value in medians.items()}
 
     def _seen(self, source: str, destination: str) -> _Seen:

@@ -66,11 +66,12 @@ async def _accepted(tasks: dict[asyncio.Task[bool], CallT]) -> CallT | None:
 async def _close(tasks: dict[asyncio.Task[bool], CallT], keep: CallT | None) -> None:
     """Cancel what is still asked, withdraw what was accepted too late; a call's bug is raised."""
     for task in tasks:
-        task.cancel()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    for answer, call in zip(answers, tasks.values(), strict=True):
-        if answer is True and call is not keep:
+        if not task.cancelling():  # a second time would disturb it while it closes
+            task.cancel()
+    await asyncio.wait(tasks)
+    ended = {call: task for task, call in tasks.items() if not task.cancelled()}
+    for call, task in ended.items():
+        if call is not keep and task.exception() is None and task.result():
             await call.withdraw()
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
+    for task in ended.values():
+        task.result()
