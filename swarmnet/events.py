@@ -74,7 +74,9 @@ class ExchangeDone(Event):
     """One window's meeting. ``outcome`` is ok, solo, failed, pending or late.
 
     ``distance`` is the root mean square difference between the two payloads; ``staleness`` the
-    inner steps between the snapshot and the moment its result was applied.
+    inner steps between the snapshot and the moment its result was applied. ``called``: this side
+    offered. Seconds, 0 when not measured: ``answer_s`` from the call to the answer, ``start_s``
+    from there until the partner had something to send, ``send_s`` and ``receive_s`` per payload.
     """
 
     name = "exchange"
@@ -88,6 +90,11 @@ class ExchangeDone(Event):
     distance: float = 0.0
     staleness: int = 0
     reason: str = ""
+    called: bool = False
+    answer_s: float = 0.0
+    start_s: float = 0.0
+    send_s: float = 0.0
+    receive_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,10 @@ from swarmnet.events import (
 )
 from swarmnet.exchange.consensus import Plan, reach_consensus
 from swarmnet.exchange.desk import Desk
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Status
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
@@ -390,7 +391,7 @@ class Worker:
                 return
             self._writer.join()
         portrait, began = self._portrait(), time.monotonic()
-        facts = {**portrait.facts, "in_weights": list(self.gossip.in_weights)}
+        facts = {**portrait.facts, "in_weights": list(self.gossip.settling.in_weights)}
 
         def write() -> None:
             size, problem = 0, ""

@@ -11,9 +11,10 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.meeting import Scheduled
 from swarmnet.exchange.pair import End
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.matching import Matching
 
 POLL_S = 0.05

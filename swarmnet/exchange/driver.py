@@ -7,28 +7,26 @@ It lives in the network's event loop. Every decision it acts on is made elsewher
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
-from swarmnet.errors import LinkError, PeerFault
-from swarmnet.events import ExchangeDone
-from swarmnet.exchange.desk import Desk, Settlement
-from swarmnet.exchange.ledger import Open
-from swarmnet.exchange.links import Links
+from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
+from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.hedge import first_to_accept
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
-from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.outbound import Outbound
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
-from swarmnet.exchange.payload import Incoming, Offload, Outgoing
+from swarmnet.exchange.payload import Incoming, Outgoing
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
+from swarmnet.exchange.settling import Settling
 from swarmnet.exchange.subject import Subject
-from swarmnet.exchange.transport import FrameStream, Transport
+from swarmnet.exchange.surroundings import Surroundings
+from swarmnet.exchange.timing import Timing
+from swarmnet.exchange.transport import FrameStream
 from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
@@ -44,23 +42,7 @@ TOPIC = "exchange"
 ROUND_BITS = 24
 """Rounds are numbered from incarnation << ROUND_BITS, so no restart ever reuses one."""
 
-KEPT_ROUNDS = 32
-"""More than the windows for which a partner keeps asking about a round."""
-
 Stance = Literal["syncing", "train", "consensus", "leaving"]
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the driver needs from its process."""
-
-    transport: Transport
-    membership: Membership
-    links: Links
-    mine: Callable[[], Status]
-    offload: Offload
-    emit: Callable[[ExchangeDone], None]
-    clock: Callable[[], float] = time.monotonic
 
 
 class Gossip:
@@ -73,16 +55,14 @@ class Gossip:
         self._desk = desk
         self._subject = subject
         self.window = window
-        self.questions = Questions(around.transport, around.links, self._settle_late)
+        self.settling = Settling(around, window, desk, subject)
+        self.pending = self.settling.pending
+        self.questions = Questions(around.transport, around.links, self.pending, self.settling.late)
         self.decisions = self.questions.decisions
-        self.pending = self.questions.pending
-        self.in_weights: deque[tuple[str, int]] = deque(maxlen=KEPT_ROUNDS)
-        """Others' rounds that are in the weights: a checkpoint keeps both or neither."""
         self.stance: Stance = "syncing"
         self.paused = False
-        self.scheduled = Scheduled()
         self._round = incarnation << ROUND_BITS
-        self._calling: str | None = None
+        self._calling: set[str] = set()
         self._meeting: Meeting | None = None
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
@@ -106,7 +86,7 @@ class Gossip:
     def remember(self, rounds: Iterable[tuple[str, int]]) -> None:
         """After a restart: what the loaded weights hold must be answered as applied."""
         for peer, round_ in rounds:
-            self.in_weights.append((peer, round_))
+            self.settling.in_weights.append((peer, round_))
             self.decisions.commit(peer, round_)
 
     def enter_consensus(self) -> None:
@@ -126,8 +106,17 @@ class Gossip:
                     await self._wake.wait()
 
     @property
+    def scheduled(self) -> Scheduled:
+        """The consensus meeting that is due."""
+        return self.settling.scheduled
+
+    @scheduled.setter
+    def scheduled(self, scheduled: Scheduled) -> None:
+        self.settling.scheduled = scheduled
+
+    @property
     def free(self) -> bool:
-        return self._calling is None and self._meeting is None
+        return not self._calling and self._meeting is None
 
     @property
     def can_offer(self) -> bool:
@@ -157,17 +146,42 @@ class Gossip:
                 await self.offer(peer, "train", 0)
                 return now
             case GoSolo():
-                self._go_solo()
+                self.settling.alone(self._round)
                 return now
         return decision.until
 
     # ---- as offerer -------------------------------------------------------------------------
 
     async def offer(self, peer: str, phase: Phase, index: int) -> End:
-        """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault."""
+        """Offer to ``peer`` and see the meeting through. Never raises LinkError or PeerFault.
+
+        A partner in training that is clearly late gets a rival; then this is how it went with
+        whoever accepted first.
+        """
+        calls = [self._place(peer, phase, index)]
+
+        def alternate() -> Outbound | None:
+            live = self._around.membership.alive(self._around.clock(), ("training",))
+            other = self.window.alternate(live, peer) if phase == "train" else None
+            if other is None:
+                return None
+            calls.append(self._place(other, phase, index))
+            return calls[-1]
+
+        chosen: Outbound | None = None
+        try:
+            chosen = await first_to_accept(calls[0], self._around.links.hedge_s(peer), alternate)
+            if chosen is not None:
+                await chosen.run()
+        finally:
+            self._calling.clear()
+            ends = {id(call): self._over(call, chosen) for call in calls}
+        return ends[id(chosen or calls[0])]
+
+    def _place(self, peer: str, phase: Phase, index: int) -> Outbound:
         self._round += 1
-        meeting = self._new_meeting(phase, peer, self._round)
-        self._prepare(meeting)
+        self._calling.add(peer)
+        meeting = self._new_meeting(phase, peer, self._round, called=True)
         offer = Offer(
             round=self._round,
             phase=phase,
@@ -177,21 +191,24 @@ class Gossip:
             work=meeting.work,
             digest=self._digest(),
         )
-        machine = Offerer(offer, self._buffer.lend)
-        session: Session | None = None
-        self._calling = peer
+        return Outbound(peer, Offerer(offer, self._buffer.lend), meeting, self._dial)
+
+    async def _dial(self, call: Outbound) -> Session:
+        links, timing = self._around.links, call.meeting.timing
         try:
-            deadline_s = self._around.links.deadline_s(peer)
-            stream = await self._around.transport.open(peer, TOPIC, deadline_s)
-            session = Session(stream, machine, self._hooks(meeting, machine), self._around.links)
-            await session.run()
-        except LinkError as error:
-            machine.lost(str(error))
-        finally:
-            machine.lost("the exchange was cancelled")
-            self._calling = None
-            end = self._conclude(meeting, machine, session)
-        return end
+            deadline_s = links.answer_s(call.peer)
+            stream = await self._around.transport.open(call.peer, TOPIC, deadline_s)
+        except DeadlinePassed:
+            timing.gave_up(timing.began, asyncio.get_running_loop().time())
+            links.learn(call.peer, timing)
+            raise
+        return Session(stream, call.machine, self._hooks(call.meeting, call.machine), links, timing)
+
+    def _over(self, call: Outbound, chosen: Outbound | None) -> End:
+        call.machine.lost("the exchange was cancelled")
+        lost_race = chosen is not None and call is not chosen and call.accepted is not False
+        call.meeting.withdrawn = lost_race
+        return self._conclude(call.meeting, call.machine, call.session)
 
     # ---- as acceptor ------------------------------------------------------------------------
 
@@ -215,8 +232,7 @@ class Gossip:
 
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
-        meeting = self._new_meeting(offer.phase, peer, offer.round)
-        self._prepare(meeting)
+        meeting = self._new_meeting(offer.phase, peer, offer.round, called=False)
         accept = Accept(
             round=offer.round,
             nbytes=self._subject.nbytes,
@@ -228,7 +244,8 @@ class Gossip:
             return self.decisions.commit(peer, offer.round)
 
         machine = Acceptor(offer, accept, commit, self._buffer.lend)
-        session = Session(stream, machine, self._hooks(meeting, machine), self._around.links)
+        hooks, links = self._hooks(meeting, machine), self._around.links
+        session = Session(stream, machine, hooks, links, meeting.timing)
         self._meeting = meeting
         self.decisions.begin(peer, offer.round)
         try:
@@ -256,8 +273,9 @@ class Gossip:
         if self.paused:
             return "paused"
         # Two peers that call each other at once would both be busy: the smaller id's call stands.
-        crossed = self._calling == peer and peer < self._around.transport.me
-        busy = self._meeting is not None or (self._calling is not None and not crossed)
+        # With a rival called as well nothing is crossed: it may accept at any moment.
+        crossed = self._calling == {peer} and peer < self._around.transport.me
+        busy = self._meeting is not None or (bool(self._calling) and not crossed)
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
@@ -273,9 +291,12 @@ class Gossip:
 
     # ---- both -------------------------------------------------------------------------------
 
-    def _new_meeting(self, phase: Phase, peer: str, round_: int) -> Meeting:
-        layout = self._subject.layout
-        return Meeting(phase, peer, round_, self._around.clock(), layout, self.scheduled)
+    def _new_meeting(self, phase: Phase, peer: str, round_: int, *, called: bool) -> Meeting:
+        layout, now = self._subject.layout, self._around.clock()
+        timing = Timing(asyncio.get_running_loop().time(), called)
+        meeting = Meeting(phase, peer, round_, now, layout, self.scheduled, timing)
+        self._prepare(meeting)
+        return meeting
 
     def _prepare(self, meeting: Meeting) -> None:
         """Keep the snapshot that this meeting would use, and begin to encode it."""
@@ -328,7 +349,8 @@ class Gossip:
         return Incoming(blend, ends, meeting.partner, self._around.offload)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
-        """The stream is closed: turn what the machine knows into a settlement."""
+        """The stream is closed."""
+        meeting.ended = self._around.clock()
         if self._meeting is meeting:
             self._meeting = None
         if meeting.incoming is not None:
@@ -336,88 +358,12 @@ class Gossip:
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
-            self.window.declined(meeting.partner, machine.decline, self._around.clock())
+            self.window.declined(meeting.partner, machine.decline, meeting.ended)
             if self._subject.ready_made:
                 self._desk.release()  # a newer one costs nothing; an encoded one is kept
             return End.DECLINED
         self._buffer.give_back(machine.received)
-        end = machine.end or End.FAILED
-        event = ExchangeDone(
-            phase=meeting.phase,
-            outcome=end.value,
-            partner=meeting.partner,
-            round=meeting.round,
-            seconds=self._around.clock() - meeting.began,
-            bytes_sent=session.bytes_sent if session else 0,
-            bytes_received=session.bytes_received if session else 0,
-            distance=meeting.correction.distance if meeting.correction else 0.0,
-            reason=machine.reason,
-        )
-        if end is End.APPLIED:
-            self._settle_met(meeting, event, decided=isinstance(machine, Acceptor))
-        elif end is End.PENDING:
-            self._settle_pending(meeting, event)
-        else:
-            self._fail(meeting, event)
-        return end
-
-    def _settle_met(self, meeting: Meeting, event: ExchangeDone, *, decided: bool) -> None:
-        snapshot, correction = meeting.agreed()
-
-        def apply() -> None:
-            self._subject.apply_met(snapshot.vector, correction.vector)
-            if decided:
-                self.in_weights.append((meeting.partner, meeting.round))
-
-        self._around.membership.clear(meeting.partner)
-        if meeting.phase == "consensus":
-            meeting.scheduled.met = True
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
-
-    def _settle_pending(self, meeting: Meeting, event: ExchangeDone) -> None:
-        """I said HAVE and heard none: my own part now, the correction when the partner tells."""
-        snapshot, correction = meeting.agreed()
-        if meeting.phase == "consensus":
-            meeting.scheduled.pending_round = meeting.round
-        self.pending.add(
-            Open(
-                peer=meeting.partner,
-                round=meeting.round,
-                correction=correction.vector,
-                window=self.window.number,
-                phase=meeting.phase,
-                step=snapshot.step,
-            )
-        )
-
-        def apply() -> None:
-            self._subject.apply_solo(snapshot.vector)
-
-        self._around.membership.suspect(meeting.partner, self._around.clock())
-        self.window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
-
-    def _fail(self, meeting: Meeting, event: ExchangeDone) -> None:
-        self.window.unreachable(meeting.partner)
-        if not meeting.own_act:
-            self._around.membership.suspect(meeting.partner, self._around.clock())
-        if meeting.snapshot is not None:
-            self._desk.put_back(meeting.snapshot)
-        self._around.emit(event)
-
-    def _go_solo(self) -> None:
-        event = ExchangeDone(phase="train", outcome="solo", partner="", round=self._round)
-        if not self._subject.steps_alone:
-            self.window.over(None, None, self._around.clock())
-            self._around.emit(event)
-            return
-        snapshot = self._desk.take()
-
-        def apply() -> None:
-            self._subject.apply_solo(snapshot.vector)
-
-        self.window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+        return self.settling.conclude(meeting, machine, session)
 
     def _heard(self, peer: str, digest: Digest) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
@@ -439,12 +385,3 @@ class Gossip:
         silent = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
         self.pending.expire(self.window.number, silent)
         await self.questions.ask_all(silent)
-
-    def _settle_late(self, item: Open[Any], correction: Any) -> None:
-        def apply() -> None:
-            self._subject.apply_late(correction)
-
-        if item.round == self.scheduled.pending_round:
-            self.scheduled.met = True
-        event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
-        self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from swarmnet.exchange.desk import Snapshot
 from swarmnet.exchange.payload import Incoming
 from swarmnet.exchange.subject import Correction
+from swarmnet.exchange.timing import Timing
 from swarmnet.wire.messages import Phase
 
 
@@ -31,6 +32,8 @@ class Meeting:
     began: float
     layout: str
     scheduled: Scheduled
+    timing: Timing
+    ended: float = 0.0
     work: int = 0
     """Inner steps behind my payload."""
     snapshot: Snapshot | None = None
@@ -38,6 +41,8 @@ class Meeting:
     correction: Correction | None = None
     own_act: bool = False
     """It failed because of this peer, so the partner is not suspected."""
+    withdrawn: bool = False
+    """The offerer met somebody else instead; it is nobody's fault."""
 
     def agreed(self) -> tuple[Snapshot, Correction]:
         """Both exist from the moment on that this side has said HAVE."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
+from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
 from swarmnet.exchange.links import Links
-from swarmnet.exchange.pair import Action, Do, Machine, Send
+from swarmnet.exchange.pair import Action, Do, End, Machine, Send
 from swarmnet.exchange.payload import Outgoing
+from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.wire import Frame, Kind
 
@@ -29,41 +31,84 @@ class Hooks:
 
 
 class Session:
-    """Runs ``machine`` over ``stream`` until it has ended, whatever the network does."""
+    """Runs ``machine`` over ``stream`` until it has ended, whatever the network does.
 
-    def __init__(self, stream: FrameStream, machine: Machine, hooks: Hooks, links: Links) -> None:
+    Nothing here raises LinkError or PeerFault: ``machine.end`` and ``.reason`` say how it went.
+    """
+
+    def __init__(
+        self, stream: FrameStream, machine: Machine, hooks: Hooks, links: Links, timing: Timing
+    ) -> None:
         self._stream = stream
         self._machine = machine
         self._hooks = hooks
         self._links = links
         self._outbox: asyncio.Queue[Frame | Outgoing] = asyncio.Queue()
+        self._sender: asyncio.Task[None] | None = None
+        self._next: list[Action] | None = None
+        self.timing = timing
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._longest_s = 0.0
+        self.cut = False
+        """The stream ended under us, by the network or by the partner's own will."""
         self._deadline_s = links.deadline_s(stream.peer)
 
-    async def run(self) -> None:
-        """Never raises LinkError or PeerFault: ``machine.end`` and ``.reason`` say how it went."""
-        sender = asyncio.create_task(self._send_all())
+    async def ask(self) -> bool:
+        """An offerer's first words, until the partner has answered. True: ``run`` may go on.
+
+        No snapshot is taken and nothing of a payload leaves before ``run``.
+        """
         try:
-            await self._perform(self._machine.start())
-            while self._machine.end is None:
-                frame = await self._receive(sender)
-                actions = self._machine.on_frame(frame)
-                if frame.kind is Kind.PART:
-                    self._hooks.landed(self._machine.received, self._machine.filled)
-                await self._perform(actions)
+            await self._guard(self._hear_answer())
+        finally:
+            if self._next is None or self._machine.end is not None:
+                await self.withdraw("the exchange was cancelled")
+        return self._machine.end is None
+
+    async def run(self) -> None:
+        """The whole meeting, or what follows after ``ask``."""
+        try:
+            await self._guard(self._meet())
+        finally:
+            await self.withdraw("the exchange was cancelled")
+
+    async def withdraw(self, reason: str) -> None:
+        """Close, whatever stage it is in; the machine hears ``reason`` if it has not decided."""
+        self._machine.lost(reason)
+        if self._sender is not None:
+            self._sender.cancel()
+            with suppress(asyncio.CancelledError, LinkError, PeerFault):
+                await self._sender
+        await self._stream.close()
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
         except (LinkError, PeerFault) as error:
             self._machine.lost(f"{type(error).__name__}: {error}")
+            self.cut = isinstance(error, StreamCut)
             if isinstance(error, DeadlinePassed):
-                self._links.observe(self._stream.peer, self._longest_s)
-        finally:
-            # A task that ends by cancellation has not decided: the machine must hear of it.
-            self._machine.lost("the exchange was cancelled")
-            sender.cancel()
-            with suppress(asyncio.CancelledError, LinkError, PeerFault):
-                await sender
-            await self._stream.close()
+                self._links.learn(self._stream.peer, self.timing)
+
+    async def _hear_answer(self) -> None:
+        await self._perform(self._begin())
+        answer = await self._receive(self._links.answer_s(self._stream.peer))
+        self._next = self._machine.on_frame(answer)
+        if self._machine.end is End.DECLINED:
+            self._links.learn(self._stream.peer, self.timing)
+
+    async def _meet(self) -> None:
+        await self._perform(self._begin() if self._next is None else self._next)
+        while self._machine.end is None:
+            frame = await self._receive(self._deadline_s)
+            actions = self._machine.on_frame(frame)
+            if frame.kind is Kind.PART:
+                self._hooks.landed(self._machine.received, self._machine.filled)
+            await self._perform(actions)
+
+    def _begin(self) -> list[Action]:
+        self._sender = asyncio.create_task(self._send_all())
+        return self._machine.start()
 
     async def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -76,7 +121,7 @@ class Session:
                     await self._hooks.verify()
                     await self._perform(self._machine.verified())
                 case Do.APPLY:
-                    self._links.observe(self._stream.peer, self._longest_s)
+                    self._links.learn(self._stream.peer, self.timing)
                     self._hooks.apply()
                 case Do.CLOSE:
                     return
@@ -93,19 +138,28 @@ class Session:
                 await self._send(Frame(Kind.PART, await item.part(part)))
 
     async def _send(self, frame: Frame) -> None:
-        await self._stream.send(frame, self._deadline_s)
-        self.bytes_sent += frame.wire_bytes
-
-    async def _receive(self, sender: asyncio.Task[None]) -> Frame:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        if sender.done():
-            sender.result()
         try:
-            frame = await self._stream.receive(self._deadline_s, self._machine.landing)
-        finally:
-            self._longest_s = max(self._longest_s, loop.time() - asked)
+            await self._stream.send(frame, self._deadline_s)
+        except DeadlinePassed:
+            self.timing.gave_up(asked, loop.time())
+            raise
+        self.bytes_sent += frame.wire_bytes
+        self.timing.sent(frame, loop.time())
+
+    async def _receive(self, deadline_s: float) -> Frame:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        if self._sender is not None and self._sender.done():
+            self._sender.result()
+        try:
+            frame = await self._stream.receive(deadline_s, self._machine.landing)
+        except DeadlinePassed:
+            self.timing.gave_up(asked, loop.time())
+            raise
         self.bytes_received += frame.wire_bytes
+        self.timing.received(frame, asked, loop.time())
         return frame
 
     async def _await_close(self) -> None:

@@ -138,6 +138,11 @@ class Window:
             return OfferTo(again)
         return Wait(self._not_before[again])
 
+    def alternate(self, live: Sequence[str], late: str) -> str | None:
+        """Whom to ask as well while ``late`` does not answer: the next that was not asked yet."""
+        known = set(live) - {late} - self._not_before.keys()
+        return next((peer for peer in self._order if peer in known), None)
+
     def declined(self, peer: str, decline: Decline, now: float) -> None:
         """``peer`` knows now that I wait, and will call when it is ripe; I call again later.
 

@@ -19,10 +19,11 @@ from swarmnet.errors import PayloadError
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.consensus import Plan, reach_consensus
 from swarmnet.exchange.desk import Desk
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.subject import Correction
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.sim.clock import now
 from swarmnet.sim.network import SimNetwork

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swarmnet.errors import LinkError, PayloadError
-from swarmnet.exchange import driver, ledger, meeting
+from swarmnet.exchange import ledger, settling, meeting
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
@@ -312,7 +312,7 @@ def measure(thing, seen):
 
 def test_nothing_grows_over_two_thousand_exchanges_of_which_half_fail(monkeypatch):
     monkeypatch.setattr(ledger, "MEMORY", 32)
-    monkeypatch.setattr(driver, "KEPT_ROUNDS", 16)
+    monkeypatch.setattr(settling, "KEPT_ROUNDS", 16)
 
     async def main():
         swarm = await Swarm(4, seed=5).start()
