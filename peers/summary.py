@@ -54,6 +54,7 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "steps_per_second": steps / training_s if training_s > 0 else None,
         "tokens_per_second": tokens / training_s if training_s > 0 else None,
         "peers": _peers(story),
+        "workers": [_worker(worker) for worker in workers],
         "loss": _loss(workers),
         "eval": _eval(story),
         "exchanges": _exchanges(workers),
@@ -76,9 +77,9 @@ def exchange_cost(story: Story, skip_first: int) -> float | None:
 
     Rates come from the stamps of step events inside the windows where all initial workers are in
     the same mode: without from step 6 to step ``skip_first``, with from the sixth step after that
-    until the first fault or the first worker's last step.
+    until the first fault or the first worker's last step. Workers slowed on purpose do not count.
     """
-    initial = [worker for worker in story.workers if not worker.joined]
+    initial = [worker for worker in story.workers if not worker.joined and worker.slowdown == 1]
     stamps = [{line["step"]: float(line["time"]) for line in w.steps} for w in initial]
     fault = min((float(line["time"]) for line in story.faults), default=math.inf)
     begin, resume = WARM_UP_STEPS + 1, skip_first + WARM_UP_STEPS + 1
@@ -120,6 +121,20 @@ def _peers(story: Story) -> dict[str, int]:
         "killed": sum(worker.killed is not None for worker in story.workers),
         "joined": sum(worker.joined for worker in story.workers),
         "finished": sum(worker.finished is not None for worker in story.workers),
+    }
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    """What one worker did; its exchanges are sides, so a meeting stands in two rows."""
+    return {
+        "name": worker.name,
+        "slowdown": worker.slowdown,
+        "steps": len(worker.steps),
+        "tokens": sum(int(line["tokens"]) for line in worker.steps),
+        "exchanges": len(worker.outcomes("ok", "late")),
+        "solo": len(worker.outcomes("solo")),
+        "failed": len(worker.outcomes("failed")),
+        "stall_fraction": worker.stall_fraction,
     }
 
 

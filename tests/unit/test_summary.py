@@ -49,6 +49,34 @@ def test_steps_tokens_and_seconds_come_from_step_events(events, summary):
     assert rate * summary["training_seconds"] == pytest.approx(len(steps))
 
 
+def test_each_worker_has_a_row_and_the_rows_add_up(summary):
+    rows = summary["workers"]
+    assert [row["name"] for row in rows] == [f"worker-{n}" for n in (1, 2, 3, 4, 5)]
+    assert sum(row["tokens"] for row in rows) == summary["tokens"]
+    assert sum(row["exchanges"] for row in rows) == 2 * summary["exchanges"]["ok"]
+    assert sum(row["solo"] for row in rows) == summary["exchanges"]["solo"]
+    assert rows[2]["steps"] < rows[0]["steps"] == 400
+    assert all(0 < row["stall_fraction"] < 0.02 for row in rows)
+
+
+def test_exchange_cost_is_that_of_workers_that_nobody_slowed():
+    run = FakeRun(steps=120, cost=0.1)
+    lines = run.run()
+    slow = record(T0, "slow", PeerStarted("worker", "demo", "f", "id-slow", slowdown=10.0))
+    lines += [slow, record(T0 + 9, "slow", StepDone(1, 2.0, 1e-3, 1, 0.1, 3.0, 0.0))]
+    assert exchange_cost(tell(lines), SKIP_FIRST) == pytest.approx(0.1, abs=1e-6)
+    assert summarise(lines)["workers"][0] == {
+        "name": "slow",
+        "slowdown": 10.0,
+        "steps": 1,
+        "tokens": 1,
+        "exchanges": 0,
+        "solo": 0,
+        "failed": 0,
+        "stall_fraction": 0.0,
+    }
+
+
 def test_order_of_the_events_does_not_matter(events, summary):
     shuffled = list(events)
     random.Random(1).shuffle(shuffled)
