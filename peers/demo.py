@@ -159,7 +159,7 @@ class Demo:
         out = self._options.out
         events = merge(out, out / "events.jsonl")
         cadence = self._options.run.config.cadence.config("cadence")
-        extra = Extra(getattr(cadence, "skip_first", 0), disagreement)
+        extra = Extra(getattr(cadence, "begin_at", 0.0), disagreement)
         summary = summarise(events, extra)
         if self._options.alone is not None:
             solo = self._train_alone(self._options.alone, round(summary["steps"]))

@@ -213,7 +213,7 @@ class Worker:
             donor, portrait = self._fetch()
             size = sum(4 * t.numel() for t in portrait.tensors.values())
             self._log_state("donor", began, donor, size)
-            self.gossip.window.ripen(self.trainer.steps)
+            self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
         self._first_step = self.trainer.steps

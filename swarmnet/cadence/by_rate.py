@@ -29,7 +29,9 @@ class ByRate:
         round_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="seconds of a round")
         h_min: int = Field(1, gt=0, description="fewest inner steps between meetings")
         h_max: int = Field(100, gt=0, le=10_000, description="most inner steps between meetings")
-        skip_first: int = Field(0, ge=0, description="inner steps before the first meeting")
+        begin_at: float = Field(
+            0.0, ge=0, lt=1, description="share of the run before the first meeting"
+        )
 
         @model_validator(mode="after")
         def _is_a_range(self) -> Self:
@@ -54,4 +56,4 @@ class ByRate:
         return max(config.h_min, math.floor(config.round_s / step_s))
 
     def _open(self, window: Window) -> bool:
-        return window.total_steps >= self.config.skip_first
+        return window.progress >= self.config.begin_at

@@ -64,14 +64,9 @@ def test_every_h_offers_at_h_and_accepts_from_half(h, willing_at):
     assert next(s for s in since if cadence.willing(Window(s, 999, 0.5))) == willing_at
 
 
-def test_every_h_skips_the_first_steps():
-    cadence = EveryH(EveryH.Config(h=2, skip_first=50))
-    assert not cadence.ready(Window(49, 49, 0.1))
-    assert not cadence.willing(Window(49, 49, 0.1))
-    assert cadence.ready(Window(50, 50, 0.1))
-
-
-@pytest.mark.parametrize("options", [{"h": 0}, {"h": -1}, {"skip_first": -1}, {"every": 3}])
+@pytest.mark.parametrize(
+    "options", [{"h": 0}, {"h": -1}, {"begin_at": -0.1}, {"begin_at": 1.0}, {"every": 3}]
+)
 def test_every_h_refuses_what_cannot_be(options):
     with pytest.raises(ValueError, match="validation error"):
         EveryH.Config(**options)
@@ -108,11 +103,13 @@ def test_by_rate_machines_of_any_speed_are_ripe_at_about_the_same_time():
         assert 10.0 - step_s < took <= 10.0
 
 
-def test_by_rate_skips_the_first_steps():
-    cadence = by_rate(round_s=2.0, skip_first=50)
-    assert not cadence.ready(Window(49, 49, 0.1, 1.0))
-    assert not cadence.willing(Window(49, 49, 0.1, 1.0))
-    assert cadence.ready(Window(50, 50, 0.1, 1.0))
+@pytest.mark.parametrize("rule", [EveryH, ByRate])
+def test_the_first_meeting_is_a_matter_of_the_run_and_not_of_the_own_steps(rule):
+    """A slow machine would spend half of the run in a first phase that is counted in own steps."""
+    cadence = rule(rule.Config(begin_at=0.1))
+    for meets in (cadence.ready, cadence.willing):
+        assert not meets(Window(10_000, 10_000, 0.099, 1.0))
+        assert meets(Window(100, 100, 0.1, 1.0))
 
 
 @pytest.mark.parametrize(
