@@ -253,8 +253,8 @@ def worker_line(worker: dict[str, Any]) -> str:
     slower = f", {worker['slowdown']:g} times slower" if worker["slowdown"] > 1 else ""
     stalled = 100 * (worker["stall_fraction"] or 0.0)
     return (
-        f"{worker['name']}: {worker['steps']} steps, {worker['exchanges']} exchanges, "
-        f"{worker['solo']} alone, stalled {stalled:.1f} % of its time{slower}"
+        f"{worker['name']}: {worker['steps']} steps, {worker['met_in_training']} meetings while "
+        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time{slower}"
     )
 
 

@@ -133,13 +133,18 @@ def _peers(story: Story) -> dict[str, int]:
 
 
 def _worker(worker: Worker) -> dict[str, Any]:
-    """What one worker did; its exchanges are sides, so a meeting stands in two rows."""
+    """What one worker did; its exchanges are sides, so a meeting stands in two rows.
+
+    ``met_in_training`` leaves out the consensus phase, which everybody takes part in anyhow.
+    """
+    met = worker.outcomes("ok", "late")
     return {
         "name": worker.name,
         "slowdown": worker.slowdown,
         "steps": len(worker.steps),
         "tokens": sum(int(line["tokens"]) for line in worker.steps),
-        "exchanges": len(worker.outcomes("ok", "late")),
+        "exchanges": len(met),
+        "met_in_training": sum(line["phase"] == "train" for line in met),
         "solo": len(worker.outcomes("solo")),
         "failed": len(worker.outcomes("failed")),
         "stall_fraction": worker.stall_fraction,

@@ -162,8 +162,8 @@ def measure(swarms, outer, plan):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ticks", type=int, default=3000)
-    parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--ticks", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     result = {}

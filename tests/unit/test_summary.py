@@ -54,6 +54,7 @@ def test_each_worker_has_a_row_and_the_rows_add_up(summary):
     assert [row["name"] for row in rows] == [f"worker-{n}" for n in (1, 2, 3, 4, 5)]
     assert sum(row["tokens"] for row in rows) == summary["tokens"]
     assert sum(row["exchanges"] for row in rows) == 2 * summary["exchanges"]["ok"]
+    assert all(row["exchanges"] - row["met_in_training"] in (3, 4) for row in rows[:2])
     assert sum(row["solo"] for row in rows) == summary["exchanges"]["solo"]
     assert rows[2]["steps"] < rows[0]["steps"] == 400
     assert all(0 < row["stall_fraction"] < 0.02 for row in rows)
@@ -71,6 +72,7 @@ def test_exchange_cost_is_that_of_workers_that_nobody_slowed():
         "steps": 1,
         "tokens": 1,
         "exchanges": 0,
+        "met_in_training": 0,
         "solo": 0,
         "failed": 0,
         "stall_fraction": 0.0,
