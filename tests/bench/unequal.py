@@ -21,10 +21,10 @@ from typing import Literal
 
 import numpy as np
 
-DIM, SLOWER = 32, 10
+DIM, SLOWER = 8, 10
 CURVATURE = np.logspace(-2, 0, DIM)
 NOISE, LR = 0.3, 0.1
-RATES = [0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0]
+RATES = [0.71, 1.0, 1.41, 2.0, 2.83]
 Rule = Literal["equal", "work", "normalised", "both", "rate"]
 
 
@@ -162,8 +162,8 @@ def measure(swarms, outer, plan):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ticks", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--ticks", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=400)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     result = {}

@@ -80,6 +80,16 @@ def test_it_shows_the_figures_the_faults_and_the_sample(tmp_path, events):
     assert "<b>one</b> & only" in words
 
 
+def test_a_worker_slowed_on_purpose_is_marked(tmp_path):
+    events = fake_run(steps=60)
+    next(e for e in events if e["event"] == "peer_started" and e["peer"] == "worker-2")[
+        "slowdown"
+    ] = 10.0
+    words = " ".join(read(tmp_path, events)[1].words)
+    assert "10\N{MULTIPLICATION SIGN} slower" in words
+    assert "worker-2 was 10 times slower" in words
+
+
 def test_text_of_peers_is_escaped_everywhere(tmp_path):
     events = fake_run(steps=60)
     for line in events:
