@@ -24,7 +24,7 @@ import numpy as np
 DIM, SLOWER = 8, 10
 CURVATURE = np.logspace(-2, 0, DIM)
 NOISE, LR = 0.3, 0.1
-RATES = [0.71, 1.0, 1.41, 2.0, 2.83]
+RATES = [1.0, 1.41, 2.0, 2.83, 4.0]
 Rule = Literal["equal", "work", "normalised", "both", "rate"]
 
 
