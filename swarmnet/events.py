@@ -30,7 +30,7 @@ class Event:
 
 @dataclass(frozen=True)
 class PeerStarted(Event):
-    """A process is up: its role and what it will train."""
+    """A process is up: its role and what it will train. ``slowdown`` is slower on purpose."""
 
     name = "peer_started"
     role: str
@@ -40,6 +40,7 @@ class PeerStarted(Event):
     device: str = ""
     parameters: int = 0
     corpus: str = ""
+    slowdown: float = 1.0
 
 
 @dataclass(frozen=True)

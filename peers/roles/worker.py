@@ -45,7 +45,7 @@ from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
-from swarmnet.train.loop import Trainer, choose_device
+from swarmnet.train.loop import Step, Trainer, choose_device
 from swarmnet.train.replica import Replica
 from swarmnet.wire.invite import Invite
 
@@ -158,6 +158,7 @@ class Worker:
                 device=str(device),
                 parameters=self.replica.theta.numel(),
                 corpus=corpus.hash,
+                slowdown=peer.slowdown,
             )
         )
 
@@ -213,7 +214,7 @@ class Worker:
             donor, portrait = self._fetch()
             size = sum(4 * t.numel() for t in portrait.tensors.values())
             self._log_state("donor", began, donor, size)
-            self.gossip.window.ripen(self.trainer.steps)
+            self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
         self._first_step = self.trainer.steps
@@ -280,7 +281,7 @@ class Worker:
         started, waited_s = time.perf_counter(), self.desk.waited_s
         self._boundary(progress)
         stall_s = self.desk.waited_s - waited_s
-        step = self.trainer.step(progress)
+        step = self._paced_step(progress)
         if self._began is None:
             self._began = time.monotonic()
             self.link.phonebook.nudge()  # whoever joins now must see that there is a state to copy
@@ -301,6 +302,14 @@ class Worker:
             )
         )
         self._between_steps()
+
+    def _paced_step(self, progress: float) -> Step:
+        """One inner step, as long as it would take on a machine ``slowdown`` times slower."""
+        began = time.perf_counter()
+        step = self.trainer.step(progress)
+        took = time.perf_counter() - began
+        self.station.stop.wait((self.station.peer.slowdown - 1) * took)
+        return step
 
     def _boundary(self, progress: float) -> None:
         for event in self.desk.boundary(self.trainer.steps, progress):

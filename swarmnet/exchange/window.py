@@ -72,11 +72,11 @@ class Window:
         self._boundary_at = now
         self._pace = self._pace_at(total_steps, progress)
 
-    def ripen(self, total_steps: int) -> None:
+    def ripen(self, total_steps: int, progress: float) -> None:
         """A newcomer meets before its first own step: its displacement is zero, weighs nothing."""
         self._worked_from = total_steps
         for since in range(1, LONGEST_WINDOW):
-            if self._cadence.ready(Pace(since, total_steps, 0.0)):
+            if self._cadence.ready(Pace(since, total_steps, progress, self._step_s)):
                 self.origin = total_steps - since
                 return
 
@@ -107,7 +107,8 @@ class Window:
         """
         since = 0 if busy else self._pace.steps_since
         for ahead in range(1, LOOKAHEAD):
-            pace = Pace(since + ahead, self._pace.total_steps + ahead, 0.0)
+            total_steps = self._pace.total_steps + ahead
+            pace = Pace(since + ahead, total_steps, self._pace.progress, self._step_s)
             if self._cadence.willing(pace):
                 return max(0.0, ahead * self._step_s - (now - self._boundary_at))
         return LOOKAHEAD * self._step_s
@@ -186,7 +187,7 @@ class Window:
             self.history.append(partner)
 
     def _pace_at(self, total_steps: int, progress: float) -> Pace:
-        return Pace(max(0, total_steps - self.origin), total_steps, progress)
+        return Pace(max(0, total_steps - self.origin), total_steps, progress, self._step_s)
 
     def _waited(self) -> int:
         """Steps since the window was ripe: each allows one more stranger to be asked."""

@@ -139,6 +139,7 @@ class SimPeer:
     ) -> None:
         self.me = me
         self.steps = 0
+        self.slowdown = 1.0
         self.added = np.zeros(8)
         self.events: list[ExchangeDone] = []
         self._network = network
@@ -203,7 +204,8 @@ class SimPeer:
         while True:
             self.settle()
             if self.state == "training":
-                await asyncio.sleep(self._options.step_s * (0.9 + 0.2 * self._random.random()))
+                step_s = self._options.step_s * self.slowdown
+                await asyncio.sleep(step_s * (0.9 + 0.2 * self._random.random()))
                 await self._network.thaw(self.me)
                 if self.state != "training":
                     continue
