@@ -375,11 +375,9 @@ class Gossip:
         self.window.over(snapshot.step, None, self._around.clock())
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
-    def _heard(self, peer: str, digest: Digest) -> None:
+    def _heard(self, peer: str, digest: Digest | None) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
-        now = self._around.clock()
-        self._around.membership.clear(peer)
-        self._around.membership.hear(digest, now)
+        self._around.membership.hear(peer, digest, self._around.clock())
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())
