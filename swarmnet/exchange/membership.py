@@ -27,7 +27,7 @@ __all__ = ["RENEWALS_UNTIL_DEAD", "STATES", "Membership", "Status"]
 STATES = ("syncing", "training", "paused", "consensus", "serving", "left")
 SOUGHT_AMONG = 4 * MAX_RUMOURS
 FORGET_S = 45 * 60.0
-"""Records live for half an hour, on clocks ten minutes apart: no older one can be read again."""
+"""Records live for half an hour, on clocks that may be a quarter of an hour apart."""
 SWEEP_S = 60.0
 
 

@@ -65,10 +65,15 @@ class _OrderEntry(BaseModel):
 
 @dataclass(frozen=True)
 class PhonebookOptions:
-    """How often the book turns over, and whose orders count (a peer id)."""
+    """How often the book turns over, and whose orders count (a peer id).
+
+    ``clock`` is that of the ``Membership``; the ``wall`` clock only numbers lives and orders.
+    """
 
     renew_s: float
     owner: str
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
 
 
 class Phonebook:
@@ -92,15 +97,16 @@ class Phonebook:
         self._membership = membership
         self._status = status
         self._options = options
+        self._clock = options.clock
         self._loop = asyncio.get_running_loop()
         self._lookout = Lookout(membership)
-        self._incarnation = int(time.time())
-        self._began = time.monotonic()
+        self._incarnation = int(options.wall())
+        self._began = self._clock()
         self._counter = 0
         self._issued_ms = 0
         self._orders_read = float("-inf")
         self._seen: set[str] = set()
-        self._reported = time.monotonic()
+        self._reported = self._clock()
         self._nudged = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -119,7 +125,7 @@ class Phonebook:
 
     def mine(self) -> Status:
         """Our own word now, newer than every word before: for a record or a digest."""
-        self._counter = max(self._counter + 1, int(1000 * (time.monotonic() - self._began)))
+        self._counter = max(self._counter + 1, int(1000 * (self._clock() - self._began)))
         return dataclasses.replace(
             self._status(), incarnation=self._incarnation, counter=self._counter
         )
@@ -174,14 +180,14 @@ class Phonebook:
 
     async def _look(self, nudged: bool) -> None:
         """Read what may have changed. Only meetings in training bring digests often enough."""
-        now = time.monotonic()
+        now = self._clock()
         eager = nudged or not self._seen or self._status().state != "training"
         if eager or self._lookout.due(now):
             await self._read_peers()
         # Timers are a little late or early: half a renewal keeps the rhythm.
         if eager or now - self._orders_read > (_ORDER_RENEWALS - 0.5) * self._options.renew_s:
             await self._read_order()
-        self._report(time.monotonic())
+        self._report(self._clock())
 
     async def _publish(self, **changes: str) -> None:
         status = dataclasses.replace(self.mine(), **changes)  # type: ignore[arg-type]
@@ -201,7 +207,7 @@ class Phonebook:
                 log.debug("the order was not published: %s", error)
 
     async def _read_peers(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         book = await self._lookup(PEERS)
         for peer, body in book.items():
             entry = _parse(_StatusEntry, body)
@@ -215,7 +221,7 @@ class Phonebook:
         self._report(now)
 
     async def _read_order(self) -> None:
-        self._orders_read = time.monotonic()
+        self._orders_read = self._clock()
         said = (await self._lookup(CONTROL)).get(self._options.owner)
         if said is not None and (order := _parse(_OrderEntry, said)) is not None:
             self._take_order(order)
@@ -248,7 +254,7 @@ class Phonebook:
             self.on_event(ViewSeen(len(ages), middle, ages[-1], self._lookout.reads))
 
     def _next_issue(self) -> int:
-        return max(int(time.time() * 1000), self._issued_ms + 1)
+        return max(int(self._options.wall() * 1000), self._issued_ms + 1)
 
     def _take_order(self, entry: _OrderEntry) -> None:
         """An order older than the last one is a replica that lags behind."""

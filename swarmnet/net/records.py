@@ -26,8 +26,8 @@ RECORDS = ("peers", "control")
 VERSION = 1
 MAX_VALUE_BYTES = 2048
 LIFE_S = 30 * 60.0
-SLACK_S = 10 * 60.0
-"""How far ahead of ours another computer's clock may be."""
+SLACK_S = 15 * 60.0
+"""How far ahead of ours another computer's clock may be: ten minutes, with something to spare."""
 
 
 def key_of(fingerprint: str, name: str) -> str:

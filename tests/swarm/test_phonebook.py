@@ -140,9 +140,9 @@ def test_an_order_that_lags_behind_is_ignored(tmp_path):
             lagging = {"order": "pause", "issued_ms": owner.book._issued_ms - 1}
             owner.book._task.cancel()
             await owner.node.publish("control", lagging)
+            reads = other.book.reads + 2
             other.book.nudge()
-            reads = other.book._counter + 2
-            await until(lambda: other.book._counter >= reads)
+            await until(lambda: other.book.reads >= reads)
             assert other.book.order == "run"
             await asyncio.gather(owner.book.leave(), other.book.leave())
 
