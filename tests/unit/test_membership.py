@@ -108,6 +108,17 @@ def test_a_rumour_is_worth_its_age_however_many_told_it(view):
     assert view.is_dead(ANN, 32.1)
 
 
+def test_a_rumour_too_old_to_help_asks_for_the_book(view):
+    """Others hold the peer for alive: perhaps its computer slept, and its counter lags behind."""
+    view.observe(ANN, status(0), 0.0)
+    gossip(view, 60.0, rumour(ANN, 5))
+    assert view.is_dead(ANN, 60.0)
+    assert view.news_at == 60.0
+    view.observe(ANN, status(4), 61.0)
+    view.observe(ANN, status(14), 71.0)
+    assert others(view, 71.0) == [ANN]
+
+
 def test_a_rumour_of_a_stranger_waits_for_the_record(view):
     gossip(view, 1.0, rumour(ANN, 2))
     assert others(view, 1.0) == []
@@ -371,6 +382,14 @@ def test_news_is_told_by_its_own_age_not_by_when_it_came(view):
     gossip(view, 20.0, rumour("12D3KooWpeerB", 19), rumour("12D3KooWpeerC", 7))
     told = [r.peer for r in view.digest(status(1), 20.0).rumours]
     assert told[:3] == [CAT, "12D3KooWpeerB", "12D3KooWpeerC"]
+
+
+def test_who_was_met_first_is_told_again_when_it_moves(view):
+    names = [f"12D3KooWpeer{chr(ord('A') + index // 8)}{index % 8 + 1}" for index in range(200)]
+    for name in names:
+        view.observe(name, status(0), 0.0)
+    gossip(view, 5.0, rumour(names[0], 4))
+    assert rumour(names[0], 4) in view.digest(status(1), 5.0).rumours
 
 
 def test_the_dead_are_not_told_of(view):
