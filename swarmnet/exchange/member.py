@@ -123,8 +123,7 @@ class Member:
 
 def grown(old: Status, new: Status) -> Status:
     """Counters only grow, also over a restart from an older checkpoint."""
-    return replace(
-        new,
-        tokens=max(old.tokens, new.tokens),
-        elapsed_s=max(old.elapsed_s, new.elapsed_s),
-    )
+    tokens, elapsed_s = max(old.tokens, new.tokens), max(old.elapsed_s, new.elapsed_s)
+    if (tokens, elapsed_s) == (new.tokens, new.elapsed_s):
+        return new
+    return replace(new, tokens=tokens, elapsed_s=elapsed_s)

@@ -26,8 +26,8 @@ __all__ = ["RENEWALS_UNTIL_DEAD", "STATES", "Membership", "Status"]
 
 STATES = ("syncing", "training", "paused", "consensus", "serving", "left")
 SOUGHT_AMONG = 4 * MAX_RUMOURS
-FORGET_S = 45 * 60.0
-"""Records live for half an hour, on clocks that may be a quarter of an hour apart."""
+FORGET_S = 60 * 60.0
+"""Longer than any record can be read again: half an hour, on clocks ten minutes fast or slow."""
 SWEEP_S = 60.0
 
 
@@ -69,6 +69,8 @@ class Membership:
         known = self._members.get(peer)
         if known is None:
             self._enter(peer, status, now)
+            return
+        if status.age <= known.status.age:
             return
         before = (known.status.state, self._live(known, now), known.heard)
         known.wrote(status, now, self.renew_s)

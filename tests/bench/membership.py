@@ -175,7 +175,7 @@ def counting() -> Iterator[Counts]:
 
 
 async def traffic(count: int, mode: str) -> dict[str, Any]:
-    """``count`` nodes of one process; mode ``idle`` has nodes without phone books."""
+    """``count`` nodes of one process; ``idle`` are nodes without phone books."""
     with tempfile.TemporaryDirectory() as folder, counting() as counts:
         nodes = await _nodes(Path(folder), count)
         books = []
@@ -221,8 +221,9 @@ async def _book(node: Node, mode: str) -> phonebook.Phonebook:
     view = Membership(node.me, NODE_RENEW_S)
     options = phonebook.PhonebookOptions(NODE_RENEW_S, "nobody")
     book = phonebook.Phonebook(node, view, lambda: Status(0, 0, "training"), options)
-    if mode == MODES[1]:
-        book._lookout.due = lambda now: True  # type: ignore[method-assign]
+    if mode != MODES[2]:
+        reads = mode == MODES[1]
+        book._lookout.due = lambda now: reads  # type: ignore[method-assign]
     await book.start()
     return book
 
@@ -247,14 +248,24 @@ def _cpu() -> float:
 
 async def costs(count: int) -> dict[str, Any]:
     """Per peer and renewal; ratios are reading when it pays over reading at every renewal."""
-    orders, phonebook._ORDER_RENEWALS = phonebook._ORDER_RENEWALS, 1
-    always = await traffic(count, MODES[1])
-    phonebook._ORDER_RENEWALS = orders
     pays = await traffic(count, MODES[2])
+    with _orders_every(1):
+        always = await traffic(count, MODES[1])
+    with _orders_every(10**6):
+        writes = await traffic(count, "writes alone")
     idle = await traffic(count, "idle")
     keys = ("calls", "bytes", "cpu_s")
     ratio = {key: (pays[key] - idle[key]) / (always[key] - idle[key]) for key in keys}
-    return {"rows": [always, pays, idle], "ratio": ratio}
+    return {"rows": [always, pays, writes, idle], "ratio": ratio}
+
+
+@contextmanager
+def _orders_every(renewals: int) -> Iterator[None]:
+    kept, phonebook._ORDER_RENEWALS = phonebook._ORDER_RENEWALS, renewals
+    try:
+        yield
+    finally:
+        phonebook._ORDER_RENEWALS = kept
 
 
 # ---- both ---------------------------------------------------------------------------------------
