@@ -4,7 +4,7 @@
 the other, the share of live peers that are taken for dead, how long until a crash is noticed, and
 how often a peer reads the whole book. `traffic`, over real daemons on loopback: calls and bytes of
 the DHT and CPU seconds, with a read at every renewal and with reads when they pay. The nodes hear
-each other's digests as from one meeting per renewal, without streams: all traffic is the DHT's.
+each other's digests as from meetings, but without streams: all traffic is the DHT's.
 
 Example: python tests/bench/membership.py --json
 """
@@ -44,6 +44,8 @@ WARM_UP_S, WATCHED_S, EVERY_S = 60.0, 63.0, 7.0
 CRASHED = 1 / 16
 MODES = ("book alone", "book and digests", "book when it pays")
 NODE_RENEW_S, NODE_RENEWALS, NODE_WARM_UP = 2.0, 20, 5
+MEETINGS = 5
+"""That each node holds in a renewal, as with a window of two seconds."""
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZabcdefghj"
 
 
@@ -229,10 +231,10 @@ async def _book(node: Node, mode: str) -> phonebook.Phonebook:
 
 
 async def _talk(books: list[phonebook.Phonebook]) -> None:
-    """Everybody meets one other per renewal: two frames, as in any meeting."""
+    """Two frames at each meeting of two, as over a stream."""
     dice = random.Random(1)
     while books:
-        await asyncio.sleep(NODE_RENEW_S / len(books))
+        await asyncio.sleep(2 * NODE_RENEW_S / MEETINGS / len(books))
         one, other = dice.sample(books, 2)
         now = time.monotonic()
         there = one._membership.digest(one.mine(), now)
