@@ -29,6 +29,7 @@ class Worker:
     finished: Record | None = None
     steps: list[Record] = field(default_factory=list)
     exchanges: list[Record] = field(default_factory=list)
+    views: list[Record] = field(default_factory=list)
     served_bytes: int = 0
 
     @property
@@ -185,6 +186,8 @@ def _note(worker: Worker, line: Record) -> None:
         worker.steps.append(line)
     elif kind == "exchange":
         worker.exchanges.append(line)
+    elif kind == "view_seen":
+        worker.views.append(line)
     elif kind == "state_served":
         worker.served_bytes += line["bytes"]
     elif kind == "peer_finished":

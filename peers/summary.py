@@ -63,6 +63,7 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "exchange_cost": exchange_cost(story, extra.begin_at),
         "disagreement": _disagreement(story, extra.disagreement),
         "memory": _memory(workers),
+        "view_age_s": _view_age(workers),
     }
     if extra.solo is not None:
         figures["solo"] = dict(extra.solo)
@@ -208,6 +209,16 @@ def _memory(workers: Sequence[Worker]) -> dict[str, float | None]:
     """Resident bytes of a peer when it left."""
     held = [float(w.finished["memory"]) for w in workers if w.finished and w.finished["memory"]]
     return {"mean": _mean(held), "max": max(held, default=None)}
+
+
+def _view_age(workers: Sequence[Worker]) -> dict[str, float | None]:
+    """Seconds since the last sign of life of live peers, as the workers themselves saw it."""
+    views = [line for worker in workers for line in worker.views]
+    medians = [float(line["age_median_s"]) for line in views]
+    return {
+        "median": statistics.median(medians) if medians else None,
+        "max": max((float(line["age_max_s"]) for line in views), default=None),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

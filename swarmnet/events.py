@@ -108,6 +108,20 @@ class PeerSeen(Event):
 
 
 @dataclass(frozen=True)
+class ViewSeen(Event):
+    """How old the live view is: seconds since the last sign of life of each live peer.
+
+    ``reads`` counts looks at all records of the phone book since the start.
+    """
+
+    name = "view_seen"
+    peers: int
+    age_median_s: float
+    age_max_s: float
+    reads: int
+
+
+@dataclass(frozen=True)
 class CheckpointWritten(Event):
     """A checkpoint is on disk; with ``error`` it is not, and the previous one stands."""
 

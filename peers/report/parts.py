@@ -81,6 +81,7 @@ def cards(summary: Mapping[str, Any]) -> str:
         _card("Exchanges", str(met["ok"]), f"{met['solo']} solo, {met['failed']} failed"),
         _card("Sent", size(summary["bytes_sent"]), "by all together"),
         _card("Stall", _share(summary["stall_fraction"]), "of training time"),
+        _card("View", _seconds(summary["view_age_s"]["median"]), "median age of who is alive"),
         _card("Exchange cost", _share(summary["exchange_cost"]), "of the step rate"),
         _card("Disagreement", _short(apart["last"]), f"{_short(apart['first'])} at first"),
         _card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
@@ -261,6 +262,10 @@ def _tail(name: str) -> str:
 
 def _nats(loss: float | None) -> str:
     return "-" if loss is None or not math.isfinite(loss) else f"{loss:.3f}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f} s"
 
 
 def _share(share: float | None) -> str:

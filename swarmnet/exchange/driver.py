@@ -365,11 +365,9 @@ class Gossip:
         self._buffer.give_back(machine.received)
         return self.settling.conclude(meeting, machine, session)
 
-    def _heard(self, peer: str, digest: Digest) -> None:
+    def _heard(self, peer: str, digest: Digest | None) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
-        now = self._around.clock()
-        self._around.membership.clear(peer)
-        self._around.membership.hear(digest, now)
+        self._around.membership.hear(peer, digest, self._around.clock())
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())

@@ -21,6 +21,7 @@ from swarmnet.exchange.consensus import Plan, reach_consensus
 from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
+from swarmnet.exchange.lookout import Lookout
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.subject import Correction
 from swarmnet.exchange.surroundings import Surroundings
@@ -151,7 +152,9 @@ class SimPeer:
         self._counter = 0
         self.state = "training"
         self._incarnation = int(now()) + 1
+        self._born = now()
         self.membership = Membership(me, options.renew_s)
+        self.lookout = Lookout(self.membership)
         self.window = Window(me, options.cadence, options.matching, random.Random(seed))
         self.desk = Desk(self.subject, self._wants)
         self.around = Surroundings(
@@ -166,6 +169,8 @@ class SimPeer:
         self.gossip = Gossip(self.around, self.window, self.desk, self.subject, self._incarnation)
 
     def status(self) -> Status:
+        """Our own word now, newer than every word before."""
+        self._counter = max(self._counter + 1, int(1000 * (now() - self._born)))
         return Status(self._incarnation, self._counter, self.state, step=self.steps)
 
     async def start(self) -> None:
@@ -190,14 +195,15 @@ class SimPeer:
         return self.gossip.stance == "consensus" or self.window.welcome_at(step, progress)
 
     def _publish(self) -> None:
-        self._counter += 1
         self._book.statuses[self.me] = self.status()
 
     async def _renew(self) -> None:
         while True:
             self._publish()
-            for peer, status in self._book.statuses.items():
-                self.membership.observe(peer, status, now())
+            if self.state != "training" or self.lookout.due(now()):
+                self.lookout.read(now())
+                for peer, status in self._book.statuses.items():
+                    self.membership.observe(peer, status, now())
             await asyncio.sleep(self._options.renew_s)
 
     async def _train(self) -> None:

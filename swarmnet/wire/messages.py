@@ -42,15 +42,33 @@ class Message(BaseModel):
             raise MessageError(f"{cls.kind.name}: {_first_line(error)}") from error
 
 
+State = Literal["syncing", "training", "paused", "consensus", "serving", "left"]
+
+
+class Word(BaseModel):
+    """What a peer says of itself: in its signed record, and over its own stream in a digest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    incarnation: Count
+    counter: Count
+    state: State
+    role: Annotated[str, StringConstraints(max_length=20)]
+    tokens: Count
+    elapsed_s: Seconds
+    step: Count
+    rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
 class Rumour(BaseModel):
-    """What somebody knows of a peer: its newest counter within its incarnation, its work."""
+    """What somebody heard of a third peer: its newest counter within its incarnation.
+
+    It is not signed, so it tells that a peer lived, never what it does or did.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     peer: PeerId
     incarnation: Count
     counter: Count
-    tokens: Count
-    elapsed_s: Seconds
 
 
 class Hint(BaseModel):
@@ -62,8 +80,16 @@ class Hint(BaseModel):
 
 
 MAX_RUMOURS = 24
+"""Peers that one digest speaks of, the speaker included."""
 MAX_HINTS = 4
-Digest = Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS)]
+
+
+class Digest(BaseModel):
+    """Who is alive at which counter: the speaker in its own words, others by hearsay."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    mine: Word
+    rumours: Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS - 1)] = ()
 
 
 class Hello(Message):
@@ -105,7 +131,7 @@ class Offer(Message):
     layout: Hex
     nbytes: Count
     work: Work = 0
-    digest: Digest = ()
+    digest: Digest | None = None
 
 
 class Accept(Message):
@@ -115,7 +141,7 @@ class Accept(Message):
     round: Count
     nbytes: Count
     work: Work = 0
-    digest: Digest = ()
+    digest: Digest | None = None
 
 
 DeclineReason = Literal[
@@ -142,7 +168,7 @@ class Decline(Message):
     reason: DeclineReason
     retry_s: Seconds
     waiting: Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)] = ()
-    digest: Digest = ()
+    digest: Digest | None = None
 
 
 class Have(Message):

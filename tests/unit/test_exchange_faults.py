@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swarmnet.errors import LinkError, PayloadError
-from swarmnet.exchange import ledger, settling, meeting
+from swarmnet.exchange import ledger, meeting, settling
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock

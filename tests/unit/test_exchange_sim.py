@@ -97,7 +97,7 @@ def test_hundreds_of_cuts_anywhere(seed):
         await asyncio.sleep(250)
         used = sum(cut.used for cut in swarm.network.cuts)
         await swarm.settle()
-        assert used > 90
+        assert used > 80
         assert sum(peer.gossip.pending.given_up for peer in swarm.peers) == 0
         assert drift(swarm.peers) < LAW
         assert one_sided(swarm.peers) == []

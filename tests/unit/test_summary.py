@@ -10,7 +10,7 @@ import pytest
 
 from peers.story import tell
 from peers.summary import Extra, estimated_disagreement, exchange_cost, summarise
-from swarmnet.events import Evaluated, ExchangeDone, PeerStarted, StepDone
+from swarmnet.events import Evaluated, ExchangeDone, PeerStarted, StepDone, ViewSeen
 from tests.unit.synthetic import PAYLOAD_BYTES, SKIP_FIRST, T0, FakeRun, begin_at, fake_run, record
 
 CONTRACT = {
@@ -83,6 +83,16 @@ def test_order_of_the_events_does_not_matter(events, summary):
     shuffled = list(events)
     random.Random(1).shuffle(shuffled)
     assert summarise(shuffled, Extra(begin_at=begin_at(400))) == summary
+
+
+def test_the_age_of_the_view_is_that_of_all_workers(events, summary):
+    assert summary["view_age_s"] == {"median": None, "max": None}
+    seen = [(1.0, 4.0), (2.0, 30.0), (5.0, 6.0)]
+    lines = [
+        record(T0 + 30, f"worker-{number + 1}", ViewSeen(3, *ages, reads=2))
+        for number, ages in enumerate(seen)
+    ]
+    assert summarise(events + lines)["view_age_s"] == {"median": 2.0, "max": 30.0}
 
 
 def test_a_meeting_counts_once_a_solo_window_and_a_failed_side_each(events, summary):
