@@ -134,7 +134,7 @@ def test_a_freeze_in_every_phase(who, longer, at_s):
         swarm, ann, _ = await pair(link=SLOW)
         meeting = asyncio.create_task(ann.gossip.offer(BOB, "train", 0))
         await asyncio.sleep(at_s)
-        swarm.network.freeze(NAMES[who], 4 * FIRST_S if longer else FIRST_S / 2)
+        swarm.network.freeze(NAMES[who], 4 * FIRST_S if longer else FIRST_S / 3)
         end = await meeting
         steps = [peer.steps for peer in swarm.peers]
         await asyncio.sleep(10 * FIRST_S)
