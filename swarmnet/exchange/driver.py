@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.events import ExchangeDone
+from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.desk import Desk, Settlement, Subject
 from swarmnet.exchange.ledger import Open
 from swarmnet.exchange.links import Links
@@ -79,6 +80,7 @@ class Gossip:
         self.stance: Stance = "syncing"
         self.paused = False
         self.scheduled = Scheduled()
+        self.agreement = Agreement()
         self._round = incarnation << ROUND_BITS
         self._calling: str | None = None
         self._meeting: Meeting | None = None
@@ -232,15 +234,14 @@ class Gossip:
             return "phase"
         if (offer.layout, offer.nbytes) != (self._subject.layout, self._subject.nbytes):
             return "layout"
-        if self.stance == "consensus":
-            if (offer.index, peer) != (self.scheduled.index, self.scheduled.partner):
-                return "index"
-            return None if self.free and self._desk.has_snapshot() else "busy"
-        if self.paused:
-            return "paused"
         # Two peers that call each other at once would both be busy: the smaller id's call stands.
         crossed = self._calling == peer and peer < self._around.transport.me
         busy = self._meeting is not None or (self._calling is not None and not crossed)
+        if self.stance == "consensus":
+            busy = busy or not self._desk.has_snapshot()
+            return self.agreement.refuses(peer, offer.index, self.scheduled, busy=busy)
+        if self.paused:
+            return "paused"
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
@@ -295,6 +296,7 @@ class Gossip:
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, self._around.clock())
+            self.agreement.declined(meeting.partner, machine.decline.reason)
             return End.DECLINED
         self._buffer.give_back(machine.received)
         end = machine.end or End.FAILED
@@ -328,6 +330,7 @@ class Gossip:
         self._around.membership.clear(meeting.partner)
         if meeting.phase == "consensus":
             meeting.scheduled.met = True
+            self.agreement.met(meeting.partner, correction.distance)
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
     def _settle_pending(self, meeting: Meeting, event: ExchangeDone) -> None:
@@ -402,5 +405,7 @@ class Gossip:
 
         if item.round == self.scheduled.pending_round:
             self.scheduled.met = True
+        if item.phase == "consensus":
+            self.agreement.met(item.peer, None)
         event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
         self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))

@@ -119,6 +119,7 @@ DeclineReason = Literal[
     "early",
     "phase",
     "index",
+    "calm",
     "layout",
     "syncing",
     "leaving",
