@@ -20,6 +20,7 @@ from swarmnet.exchange.driver import Gossip, Surroundings
 from swarmnet.exchange.meeting import Scheduled
 from swarmnet.exchange.pair import End
 from swarmnet.matching import Matching
+from swarmnet.matching.random_pairs import RandomPairs
 
 POLL_S = 0.05
 ROUND_PATIENCE_S = 5.0
@@ -69,6 +70,8 @@ class _Phase:
         self._agreement.bound = plan.bound
         self._me = around.transport.me
         self._ends_at = around.clock() + plan.budget_s
+        # What is measured speaks for the swarm only over partners that are drawn from all.
+        self._anybody = RandomPairs(RandomPairs.Config())
         self._random = random.Random(f"{plan.seed}/{self._me}")
         self._failures = Counter[str]()
         self._not_before: dict[str, float] = {}
@@ -97,6 +100,8 @@ class _Phase:
     async def roam(self, roster: list[str]) -> None:
         """Meet at random while the distances are large; then look for others whose are."""
         agreement = self._agreement
+        if self._plan.matching.rounds(len(roster)) == 0:
+            return
         agreement.checks = min(CHECKS, max(1, len(roster) - 1))
         agreement.roaming = True
         # A meeting under way is seen to its end, which its own deadlines bound.
@@ -106,7 +111,7 @@ class _Phase:
                 others = [peer for peer in others if peer not in agreement.done]
                 if agreement.done_in_a_row >= ASKED:
                     others = []
-            if not self._choose(others) and self._gossip.free and not self._gossip.pending:
+            if not others and self._gossip.free and not self._unsettled():
                 return
             if self._around.clock() < self._ends_at:
                 await self._turn(others)
@@ -124,6 +129,11 @@ class _Phase:
             and not (status and status.state == "serving")
         )
 
+    def _unsettled(self) -> list[str]:
+        """Partners of open questions that may still answer."""
+        asked = self._gossip.pending.peers()
+        return [peer for peer in asked if self._failures[peer] < MAX_FAILURES]
+
     def _workers(self, states: tuple[str, ...]) -> list[str]:
         """Live workers, suspects too; visitors without a replica take no part."""
         members = self._around.membership
@@ -132,14 +142,13 @@ class _Phase:
 
     def _choose(self, others: list[str]) -> list[str]:
         history = list(self._agreement.history)
-        return self._plan.matching.candidates(self._me, others, history, self._random)
+        return self._anybody.candidates(self._me, others, history, self._random)
 
     async def _turn(self, others: list[str]) -> None:
         """Settle what was left open, then make one offer at most."""
         gossip = self._gossip
-        for peer in gossip.pending.peers():
-            if self._failures[peer] < MAX_FAILURES:
-                self._failures[peer] += not await gossip.questions.ask(peer)
+        for peer in self._unsettled():
+            self._failures[peer] += not await gossip.questions.ask(peer)
         now = self._around.clock()
         ripe = self._choose([p for p in others if self._not_before.get(p, 0.0) <= now])
         if not ripe or not gossip.can_offer:
@@ -152,11 +161,14 @@ class _Phase:
         self._not_before[peer] = self._around.clock() + wait
 
     async def _meet(self, partner: str) -> bool:
-        """Hold the scheduled meeting; False when the partner is gone or does not come."""
+        """Hold the scheduled meeting; False when the partner does not come to it by itself.
+
+        One that has to be called may follow other rounds than I do, and then so do all.
+        """
         gossip, scheduled, clock = self._gossip, self._gossip.scheduled, self._around.clock
         calls_at = clock() if self._me < partner else clock() + CALL_BACK_S
         give_up = clock() + ROUND_PATIENCE_S
-        failures = 0
+        failures, called_back = 0, False
         while not scheduled.met and (clock() < min(self._ends_at, give_up) or not gossip.free):
             if self._around.membership.is_dead(partner, clock()) or failures >= MAX_FAILURES:
                 return False
@@ -165,9 +177,10 @@ class _Phase:
             elif clock() >= calls_at and gossip.can_offer:
                 end = await gossip.offer(partner, "consensus", scheduled.index)
                 failures += end is End.FAILED
+                called_back = end is End.APPLIED and partner < self._me
                 # It has not counted heads yet, and that takes as long as its news of others.
                 if end is End.DECLINED and self._agreement.answers[partner] == "phase":
                     give_up = clock() + ROUND_PATIENCE_S
             if not scheduled.met:
                 await asyncio.sleep(POLL_S)
-        return scheduled.met
+        return scheduled.met and not called_back
