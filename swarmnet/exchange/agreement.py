@@ -45,6 +45,8 @@ class Agreement:
         self.checks = CHECKS
         self.gathering = True
         self.roaming = False
+        self.spoilt = False
+        """Somebody who should follow my schedule does not."""
         self.over = False
         self.held = 0
         self.seen: set[str] = set()
@@ -52,6 +54,8 @@ class Agreement:
         self.done: set[str] = set()
         """Peers that said that they are calm, or gone, and nothing else since."""
         self.done_in_a_row = 0
+        self.gone: set[str] = set()
+        """Peers whose phase is over."""
         self.answers: dict[str, DeclineReason] = {}
         self.history: deque[str] = deque(maxlen=HISTORY)
         self.largest = 0.0
@@ -71,6 +75,8 @@ class Agreement:
     def declined(self, peer: str, reason: DeclineReason) -> None:
         """``peer`` answered an offer of mine."""
         self.answers[peer] = reason
+        if reason == "leaving":
+            self.gone.add(peer)
         self._told(peer, done=reason in ("calm", "leaving"))
 
     def refuses(
@@ -92,6 +98,8 @@ class Agreement:
                 return "calm"
         elif peer != scheduled.partner or index not in (scheduled.index, ROAMING, CALM):
             return "index"
+        elif index != scheduled.index:
+            self.spoilt = True
         return "busy" if busy else None
 
     @property

@@ -28,6 +28,9 @@ ROUND_PATIENCE_S = 5.0
 CALL_BACK_S = 1.0
 """The larger id of a pair waits for the call; then it calls, for one may be unable to."""
 MAX_FAILURES = 2
+LINGER_S = 1.0
+LINGER_CALLS = 4
+"""When all that a peer knows are done it stays for a while, for news of one that is not."""
 RETRY_S = 0.2
 RETRY_FAILED_S = 1.0
 BOUND = 0.01
@@ -73,6 +76,8 @@ class _Phase:
         # What is measured speaks for the swarm only over partners that are drawn from all.
         self._anybody = RandomPairs(RandomPairs.Config())
         self._random = random.Random(f"{plan.seed}/{self._me}")
+        self._call_s = 0.0
+        """What an offer took that was declined: the time for which it kept me from answering."""
         self._failures = Counter[str]()
         self._not_before: dict[str, float] = {}
 
@@ -89,12 +94,14 @@ class _Phase:
         return sorted({*self._workers(("training", "consensus")), *self._agreement.seen, self._me})
 
     async def follow_schedule(self, roster: list[str]) -> None:
-        """Until it is over, or spoilt by the first meeting that is not held."""
+        """Until it is over, or spoilt: by a meeting that is not held, or not as it should be."""
         matching, seed = self._plan.matching, self._plan.seed
         for index in range(matching.rounds(len(roster))):
             partner = matching.partner(self._me, roster, index, seed)
             self._gossip.scheduled = Scheduled(index, partner)
             if partner is not None and not await self._meet(partner):
+                return
+            if self._agreement.spoilt:
                 return
 
     async def roam(self, roster: list[str]) -> None:
@@ -104,23 +111,34 @@ class _Phase:
             return
         agreement.checks = min(CHECKS, max(1, len(roster) - 1))
         agreement.roaming = True
+        alone_since = None
         # A meeting under way is seen to its end, which its own deadlines bound.
-        while self._around.clock() < self._ends_at or not self._gossip.free:
+        while (now := self._around.clock()) < self._ends_at or not self._gossip.free:
             others = self._others(roster)
             if agreement.calm:
-                others = [peer for peer in others if peer not in agreement.done]
-                if agreement.done_in_a_row >= ASKED:
-                    others = []
-            if not others and self._gossip.free and not self._unsettled():
+                others = self._not_done(others)
+            if others or self._unsettled() or not self._gossip.free:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = now
+            elif now - alone_since > max(LINGER_S, LINGER_CALLS * self._call_s):
                 return
-            if self._around.clock() < self._ends_at:
+            if now < self._ends_at:
                 await self._turn(others)
-            await asyncio.sleep(POLL_S * (0.5 + self._random.random()))
+            # Who calls is busy: were all to call all the time, nobody would be free to answer.
+            listen_s = self._random.uniform(0.0, 2 * self._call_s)
+            await asyncio.sleep(POLL_S * (0.5 + self._random.random()) + listen_s)
+
+    def _not_done(self, others: list[str]) -> list[str]:
+        if self._agreement.done_in_a_row >= ASKED:
+            return []
+        return [peer for peer in others if peer not in self._agreement.done]
 
     def _others(self, roster: list[str]) -> list[str]:
         """Who may still take part: on the roster, in the phone book, or heard of by a call."""
         members, now = self._around.membership, self._around.clock()
-        known = {*roster, *self._workers(("consensus",)), *self._agreement.seen} - {self._me}
+        known = {*roster, *self._workers(("consensus",)), *self._agreement.seen}
+        known -= {*self._agreement.gone, self._me}
         return sorted(
             peer
             for peer in known
@@ -149,26 +167,25 @@ class _Phase:
         gossip = self._gossip
         for peer in self._unsettled():
             self._failures[peer] += not await gossip.questions.ask(peer)
-        now = self._around.clock()
+        now = self._around.clock()  # asking took a while
         ripe = self._choose([p for p in others if self._not_before.get(p, 0.0) <= now])
         if not ripe or not gossip.can_offer:
             return
         peer = ripe[0]
         end = await gossip.offer(peer, "consensus", self._agreement.index)
-        failed = end is End.FAILED
-        self._failures[peer] = self._failures[peer] + 1 if failed else 0
+        answered = self._around.clock()
+        if end is End.DECLINED:
+            self._call_s = answered - now
+        self._failures[peer] = self._failures[peer] + 1 if end is End.FAILED else 0
         wait = {End.FAILED: RETRY_FAILED_S, End.DECLINED: RETRY_S}.get(end, 0.0)
-        self._not_before[peer] = self._around.clock() + wait
+        self._not_before[peer] = answered + wait
 
     async def _meet(self, partner: str) -> bool:
-        """Hold the scheduled meeting; False when the partner does not come to it by itself.
-
-        One that has to be called may follow other rounds than I do, and then so do all.
-        """
+        """Hold the scheduled meeting; False when the partner is gone or does not come."""
         gossip, scheduled, clock = self._gossip, self._gossip.scheduled, self._around.clock
         calls_at = clock() if self._me < partner else clock() + CALL_BACK_S
         give_up = clock() + ROUND_PATIENCE_S
-        failures, called_back = 0, False
+        failures = 0
         while not scheduled.met and (clock() < min(self._ends_at, give_up) or not gossip.free):
             if self._around.membership.is_dead(partner, clock()) or failures >= MAX_FAILURES:
                 return False
@@ -177,10 +194,11 @@ class _Phase:
             elif clock() >= calls_at and gossip.can_offer:
                 end = await gossip.offer(partner, "consensus", scheduled.index)
                 failures += end is End.FAILED
-                called_back = end is End.APPLIED and partner < self._me
+                # One that has to be called follows other rounds than I do.
+                self._agreement.spoilt |= end is End.APPLIED and partner < self._me
                 # It has not counted heads yet, and that takes as long as its news of others.
                 if end is End.DECLINED and self._agreement.answers[partner] == "phase":
                     give_up = clock() + ROUND_PATIENCE_S
             if not scheduled.met:
                 await asyncio.sleep(POLL_S)
-        return scheduled.met and not called_back
+        return scheduled.met

@@ -113,8 +113,10 @@ def test_who_follows_its_schedule_meets_its_partner_only():
     assert refusal(agreement, 1, ANN, scheduled) == "index"
     assert refusal(agreement, 2, BOB, scheduled) == "index"
     assert refusal(agreement, ROAMING, BOB, scheduled) == "index"
+    assert not agreement.spoilt
     for index in (ROAMING, CALM):
         assert refusal(agreement, index, ANN, scheduled) is None
+    assert agreement.spoilt
 
 
 def test_who_roams_meets_anybody_and_who_is_calm_those_who_are_not():
