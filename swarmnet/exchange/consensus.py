@@ -50,7 +50,7 @@ class Plan:
 async def reach_consensus(gossip: Gossip, around: Surroundings, plan: Plan) -> int:
     """Meet until all are within the bound or the budget ends. Returns the meetings held.
 
-    What was measured stands in ``gossip.agreement`` afterwards.
+    Once in the life of a ``Gossip``. What was measured stands in ``gossip.agreement`` afterwards.
     """
     phase = _Phase(gossip, around, plan)
     await gossip.questions.ask_all(silent=set())
@@ -125,6 +125,8 @@ class _Phase:
                 return
             if now < self._ends_at:
                 await self._turn(others)
+            else:
+                agreement.over = True  # else new calls could keep us for ever
             # Who calls is busy: were all to call all the time, nobody would be free to answer.
             listen_s = self._random.uniform(0.0, 2 * self._call_s)
             await asyncio.sleep(POLL_S * (0.5 + self._random.random()) + listen_s)

@@ -23,7 +23,7 @@ class SelfRepellent:
     """Anybody with anybody, with odds that fall with the meetings of the recent past."""
 
     class Config(Section):
-        alpha: float = Field(5.0, ge=0, le=100, description="strength; 0 is uniform")
+        alpha: float = Field(3.0, ge=0, le=100, description="strength; 0 is uniform")
 
     def __init__(self, config: Config) -> None:
         self.config = config
