@@ -86,6 +86,9 @@ class Consensus(Section):
 
     matching: Choice = Choice(name="hypercube")
     budget_s: float = Field(30.0, gt=0, description="give up waiting for partners after this")
+    bound: float = Field(
+        0.01, ge=0, lt=1, description="stop at this share of the disagreement at its beginning"
+    )
 
 
 class Membership(Section):

@@ -348,7 +348,13 @@ class Worker:
         self.gossip.enter_consensus()
         self._change_state("consensus")
         run = self.run_file.config
-        plan = Plan(run.consensus.matching.build("matching"), run.seed, run.consensus.budget_s)
+        phase_config = run.consensus
+        plan = Plan(
+            phase_config.matching.build("matching"),
+            run.seed,
+            phase_config.budget_s,
+            phase_config.bound,
+        )
         phase = self.station.net.submit(reach_consensus(self.gossip, self.around, plan))
         while not phase.done() and not self.station.stop:
             self._boundary(1.0)

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Literal
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
+from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.hedge import first_to_accept
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
@@ -113,6 +114,11 @@ class Gossip:
     @scheduled.setter
     def scheduled(self, scheduled: Scheduled) -> None:
         self.settling.scheduled = scheduled
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far the consensus phase has come."""
+        return self.settling.agreement
 
     @property
     def free(self) -> bool:
@@ -266,16 +272,15 @@ class Gossip:
             return "phase"
         if (offer.layout, offer.nbytes) != (self._subject.layout, self._subject.nbytes):
             return "layout"
-        if self.stance == "consensus":
-            if (offer.index, peer) != (self.scheduled.index, self.scheduled.partner):
-                return "index"
-            return None if self.free and self._desk.has_snapshot() else "busy"
-        if self.paused:
-            return "paused"
         # Two peers that call each other at once would both be busy: the smaller id's call stands.
         # With a rival called as well nothing is crossed: it may accept at any moment.
         crossed = self._calling == {peer} and peer < self._around.transport.me
         busy = self._meeting is not None or (bool(self._calling) and not crossed)
+        if self.stance == "consensus":
+            busy = busy or not self._desk.has_snapshot()
+            return self.agreement.refuses(peer, offer.index, self.scheduled, busy=busy)
+        if self.paused:
+            return "paused"
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
@@ -359,6 +364,7 @@ class Gossip:
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, meeting.ended)
+            self.agreement.declined(meeting.partner, machine.decline.reason)
             if self._subject.ready_made:
                 self._desk.release()  # a newer one costs nothing; an encoded one is kept
             return End.DECLINED

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 from swarmnet.events import ExchangeDone
+from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.desk import Desk, Settlement
 from swarmnet.exchange.ledger import Open, Pending
 from swarmnet.exchange.meeting import Meeting, Scheduled
@@ -35,6 +36,7 @@ class Settling:
         self.in_weights: deque[tuple[str, int]] = deque(maxlen=KEPT_ROUNDS)
         """Others' rounds that are in the weights: a checkpoint keeps both or neither."""
         self.scheduled = Scheduled()
+        self.agreement = Agreement()
 
     def conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         """The stream is closed: act on what the machine knows."""
@@ -76,6 +78,8 @@ class Settling:
 
         if item.round == self.scheduled.pending_round:
             self.scheduled.met = True
+        if item.phase == "consensus":
+            self.agreement.met(item.peer, None)
         event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
         self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))
 
@@ -90,6 +94,7 @@ class Settling:
         self._around.membership.clear(meeting.partner)
         if meeting.phase == "consensus":
             meeting.scheduled.met = True
+            self.agreement.met(meeting.partner, correction.distance)
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
     def _open(self, meeting: Meeting, event: ExchangeDone) -> None:

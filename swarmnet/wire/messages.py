@@ -149,6 +149,7 @@ DeclineReason = Literal[
     "early",
     "phase",
     "index",
+    "calm",
     "layout",
     "syncing",
     "leaving",
