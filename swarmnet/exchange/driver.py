@@ -307,7 +307,8 @@ class Gossip:
         """Keep the snapshot that this meeting would use, and begin to encode it."""
         with suppress(LinkError):  # without one the meeting fails where it takes it
             snapshot = self._desk.keep()
-            meeting.work = self.window.work(snapshot.step)
+            steps = self.window.work(snapshot.step)
+            meeting.work = self._subject.effort(steps, self.window.step_s)
             if self._outgoing is None or self._outgoing.snapshot is not snapshot:
                 self._outgoing = Outgoing(self._subject, snapshot, self._around.offload)
 

@@ -80,8 +80,15 @@ class Subject(Protocol):
         """My payload's part for this snapshot; the same bytes at every call. Any thread."""
         ...
 
+    def effort(self, steps: int, step_s: float) -> int:
+        """What my payload weighs in a group, as told to its members: 0 to 2^32 - 1.
+
+        ``steps``: inner steps behind its displacement; ``step_s``: seconds that one takes.
+        """
+        ...
+
     def blend(self, snapshot: Vector, me: str, works: Mapping[str, int]) -> Blend:
-        """Begin a meeting's arithmetic. ``works``: each member's inner steps behind its payload."""
+        """Begin a meeting's arithmetic. ``works``: each member's effort."""
         ...
 
     def apply_met(self, snapshot: Vector, correction: Vector) -> None:

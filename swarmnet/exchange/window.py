@@ -80,6 +80,11 @@ class Window:
                 self.origin = total_steps - since
                 return
 
+    @property
+    def step_s(self) -> float:
+        """Seconds per inner step, smoothed; 0 while no step was seen."""
+        return self._step_s
+
     def resume(self, total_steps: int) -> None:
         """A peer that comes back has not worked for anybody's mean yet."""
         self._worked_from = total_steps

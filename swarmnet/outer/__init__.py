@@ -41,10 +41,18 @@ class Outer(Protocol):
         """Vectors of P values in a contribution: 1 or 2."""
         ...
 
+    def effort(self, steps: int, step_s: float) -> int:
+        """What a contribution weighs, from 0 (it only listens) to 2^32 - 1.
+
+        ``steps``: inner steps behind its displacement; ``step_s``: seconds that one takes, 0
+        while nobody knows.
+        """
+        ...
+
     def shares(self, works: Sequence[int]) -> list[list[float]]:
         """Each member's weight in the group's mean, for each row of a contribution.
 
-        ``works``: the inner steps behind each member's contribution, 0 for one that listens.
+        ``works``: each member's effort.
         """
         ...
 

@@ -1,6 +1,10 @@
 """Plain gossip averaging: theta <- the group's mean of theta.
 
 It is NoLoCo's rule with alpha = 0 and beta = gamma = 1, which needs no slow state at all.
+
+With ``by_rate`` a replica weighs as much as the steps that it takes per second, so that one which
+holds old weights, because it is slow, follows the others more than it holds them back. What a
+meeting keeps is then the mean of replicas weighed in that way.
 """
 
 from __future__ import annotations
@@ -8,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from swarmnet.config import Section
+from swarmnet.outer._effort import MAX_EFFORT, MAX_RATIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +25,7 @@ class Average:
     """The outer rule without memory: a meeting is a mean, and alone nothing happens."""
 
     class Config(Section):
-        pass
+        by_rate: bool = Field(False, description="weigh replicas by their steps per second")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -36,8 +43,15 @@ class Average:
     def width(self) -> int:
         return 1
 
+    def effort(self, steps: int, step_s: float) -> int:
+        """Steps per thousand seconds; a peer that does not know its pace yet only listens."""
+        return min(round(1000 / step_s), MAX_EFFORT) if step_s else 0
+
     def shares(self, works: Sequence[int]) -> list[list[float]]:
-        return [[1.0] * len(works)]
+        if not self.config.by_rate or not any(works):
+            return [[1.0] * len(works)]
+        least = max(works) / MAX_RATIO
+        return [[max(work, least) for work in works]]
 
     def solo(self, theta: Tensor, live: Tensor) -> None:
         pass

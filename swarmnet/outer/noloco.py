@@ -32,6 +32,7 @@ import torch
 from pydantic import Field, model_validator
 
 from swarmnet.config import Section
+from swarmnet.outer._effort import MAX_EFFORT, MAX_RATIO
 from swarmnet.outer._spans import spans
 
 if TYPE_CHECKING:
@@ -90,9 +91,12 @@ class NoLoCo:
     def width(self) -> int:
         return 1 if self.config.no_consensus or self.sends_theta else 2
 
+    def effort(self, steps: int, step_s: float) -> int:
+        return min(steps, MAX_EFFORT)
+
     def shares(self, works: Sequence[int]) -> list[list[float]]:
         equal = [1.0] * len(works)
-        weighed = [float(work) for work in works] if self.config.by_work and any(works) else equal
+        weighed = _weighed(works) if self.config.by_work and any(works) else equal
         return [equal, weighed] if self.width() == 2 else [weighed]
 
     def solo(self, theta: Tensor, live: Tensor) -> None:
@@ -129,3 +133,9 @@ class NoLoCo:
         if self._phi is None or self._delta is None:
             raise RuntimeError("start() or load() comes before any outer step")
         return self._phi, self._delta
+
+
+def _weighed(works: Sequence[int]) -> list[float]:
+    """In proportion to work, a boaster's cut short; one that only listens weighs nothing."""
+    most = MAX_RATIO * min(work for work in works if work)
+    return [float(min(work, most)) for work in works]

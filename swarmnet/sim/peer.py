@@ -53,6 +53,9 @@ class VectorSubject:
     def encode(self, snapshot: Floats, part: int) -> memoryview:
         return memoryview(snapshot[_span(part)].tobytes())
 
+    def effort(self, steps: int, step_s: float) -> int:
+        return steps
+
     def blend(self, snapshot: Floats, me: str, works: Mapping[str, int]) -> VectorBlend:
         return VectorBlend(snapshot, me)
 

@@ -94,6 +94,9 @@ class Replica:
         with self._arithmetic.working():
             return snapshot.encoded(part)
 
+    def effort(self, steps: int, step_s: float) -> int:
+        return self._outer.effort(steps, step_s)
+
     def blend(self, snapshot: Frozen, me: str, works: Mapping[str, int]) -> ReplicaBlend:
         vector = self._spare.pop() if self._spare else torch.empty_like(self.theta)
         return ReplicaBlend(self._arithmetic, snapshot, vector, me, works)

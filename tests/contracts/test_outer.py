@@ -126,9 +126,21 @@ def test_noloco_refuses_what_is_unstable(options, says):
         registry.find("outer", "noloco").Config(**options)
 
 
+def test_an_average_by_rate_follows_the_fast_and_no_boaster_rules():
+    cls = registry.find("outer", "average")
+    by_rate = cls(cls.Config(by_rate=True))
+    slow, fast = by_rate.effort(1, 2.0), by_rate.effort(1, 0.2)
+    assert by_rate.shares([slow, fast]) == [[500.0, 5000.0]]
+    assert by_rate.shares([slow, by_rate.effort(1, 1e-12)]) == [[(2**32 - 1) / 16, 2**32 - 1]]
+    assert by_rate.effort(0, 0.0) == 0
+    assert by_rate.shares([0, 0]) == [[1.0, 1.0]]
+    assert cls(cls.Config()).shares([slow, fast]) == [[1.0, 1.0]]
+
+
 def test_shares_follow_work_in_delta_only():
     cls = registry.find("outer", "noloco")
     weighed = cls(cls.Config(by_work=True))
     assert weighed.shares([20, 2]) == [[1.0, 1.0], [20.0, 2.0]]
+    assert weighed.shares([0, 100, 2]) == [[1.0] * 3, [0.0, 32.0, 2.0]]
     assert weighed.shares([0, 0]) == [[1.0, 1.0], [1.0, 1.0]]
     assert cls(cls.Config()).shares([20, 2]) == [[1.0, 1.0]]

@@ -103,7 +103,9 @@ def test_views_that_differ_spoil_the_schedule_and_not_the_result():
         swarm = await trained(5)
         before = spread(swarm.peers)
         for a, b in [(0, 1), (2, 3)]:
-            swarm.peers[a].membership._members.pop(NAMES[b])
+            view = swarm.peers[a].membership
+            del view._members[NAMES[b]], view._recent[NAMES[b]]
+            view._version += 1
         swarm.book.statuses.clear()
         took, _ = await over([finish(swarm, p, plan()) for p in swarm.peers])
         assert took < 15
