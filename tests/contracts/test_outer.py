@@ -51,7 +51,7 @@ def test_corrections_of_a_group_sum_to_zero(make):
     outers = [make(normal(i)) for i in range(3)]
     sent = [sent_by(outer, normal(10 + i)) for i, outer in enumerate(outers)]
     mean = sum(sent) / 3
-    total = sum(outer.correction(own, mean) for outer, own in zip(outers, sent, strict=True))
+    total = sum(outer.correction(mean - own) for outer, own in zip(outers, sent, strict=True))
     assert total.shape == (P,)
     assert total.abs().max() < 1e-14
 
@@ -61,7 +61,7 @@ def test_a_correction_reads_no_state(make):
     own, mean = sent_by(early, normal(1)), sent_by(early, normal(2))
     solo_move(late, normal(1))
     late.settle(normal(3))
-    assert torch.equal(early.correction(own, mean), late.correction(own, mean))
+    assert torch.equal(early.correction(mean - own), late.correction(mean - own))
 
 
 def test_twins_that_have_not_moved_stay_where_they_are(make):
@@ -69,7 +69,7 @@ def test_twins_that_have_not_moved_stay_where_they_are(make):
     outer = make(theta)
     sent = sent_by(outer, theta)
     assert (solo_move(outer, theta) == 0).all()
-    assert (outer.correction(sent, sent) == 0).all()
+    assert (outer.correction(sent - sent) == 0).all()
 
 
 def test_slow_weights_end_where_the_displaced_snapshot_ends(make):

@@ -88,7 +88,7 @@ def meet(outers, thetas, groups, codec=CODECS["raw"]):
         for i, own in zip(group, sent, strict=True):
             results[i] += solo_move(outers[i], thetas[i])
             if len(group) > 1:
-                correction = outers[i].correction(own, mean)
+                correction = outers[i].correction(mean - own)
                 outers[i].settle(correction)
                 results[i] += correction
     return torch.stack(results)
@@ -160,7 +160,7 @@ def test_a_late_correction_keeps_the_mean_and_a_lost_group_costs_only_the_correc
             for outer, move in zip(pair, moves, strict=True):
                 solo_move(outer, outer.tensors()["phi"] + move)
     for outer, own in zip(late, sent, strict=True):
-        outer.settle(outer.correction(own, mean))
+        outer.settle(outer.correction(mean - own))
     close(state(late, "phi").mean(0), state(alone, "phi").mean(0), 1e-12)
     close(state(late, "delta").mean(0), state(alone, "delta").mean(0), 1e-12)
 
