@@ -350,6 +350,7 @@ class Gossip:
             start_s=timing.start_s,
             send_s=timing.send_s,
             receive_s=timing.receive_s,
+            payload_bytes=timing.payload_received,
         )
         if end is End.APPLIED:
             self._settle_met(meeting, event, decided=isinstance(machine, Acceptor))
