@@ -194,6 +194,9 @@ def demo(
     minutes: Annotated[float | None, typer.Option(help="Longest training time.")] = None,
     no_churn: Annotated[bool, typer.Option("--no-churn", help="Kill nobody.")] = False,
     solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
+    slow: Annotated[
+        list[str], typer.Option("--slow", metavar="INDEX:FACTOR", help="Slow worker-INDEX down.")
+    ] = [],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="Your own text: a file or folder.")] = None,
     run: Annotated[Path, typer.Option(help="Run file.")] = Path("demo"),
     out: Out = None,
@@ -209,10 +212,11 @@ def demo(
     from peers.console import shown
     from peers.demo import Demo
     from peers.live import LiveView
-    from peers.local import Wishes, prepare
+    from peers.local import Wishes, prepare, slow_workers
     from peers.station import Stop
 
-    wishes = Wishes(find_run(run), workers, minutes, seed, data, tuple(overrides))
+    slowed = slow_workers(slow, workers)
+    wishes = Wishes(find_run(run), workers, minutes, seed, data, tuple(overrides), slowed)
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     options = prepare(wishes, folder, churn=not no_churn, solo=solo)
     stop = Stop()
@@ -237,9 +241,21 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
         f"{summary['bytes_sent'] / 1e6:.0f} MB sent, {summary['seconds']:.0f} s",
         f"report: {folder / 'report.html'}   model: {folder / 'model'}",
     ]
+    if any(worker["slowdown"] > 1 for worker in summary["workers"]):
+        lines[2:2] = [worker_line(worker) for worker in summary["workers"]]
     if summary.get("speedup") is not None:
         lines.insert(1, f"one worker alone needs {summary['speedup']} times the steps for that")
     return lines
+
+
+def worker_line(worker: dict[str, Any]) -> str:
+    """What one worker did, when not all are alike."""
+    slower = f", {worker['slowdown']:g} times slower" if worker["slowdown"] > 1 else ""
+    stalled = 100 * (worker["stall_fraction"] or 0.0)
+    return (
+        f"{worker['name']}: {worker['steps']} steps, {worker['met_in_training']} meetings while "
+        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time{slower}"
+    )
 
 
 def find_run(path: Path) -> Path:

@@ -43,6 +43,8 @@ class DemoOptions:
     alone: RunFile | None = None
     """What one worker alone trains afterwards, for comparison; None: nobody does."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    slow: Mapping[int, float] = field(default_factory=dict)
+    """Index of a worker of the beginning -> how many times as long its steps take."""
 
 
 class DemoFailed(SwarmnetError):
@@ -74,7 +76,7 @@ class Demo:
         try:
             invite = self._bootstrap()
             for index in range(self._options.workers):
-                self._start_worker(f"worker-{index}", invite)
+                self._start_worker(index, invite)
             while not self._over():
                 self._watch()
                 self._churn(invite)
@@ -95,8 +97,9 @@ class Demo:
         self._await(path.exists, child, "the bootstrap")
         return path.read_text().strip()
 
-    def _start_worker(self, name: str, invite: str) -> Child:
-        child = self._nursery.start(name, "worker_child", invite, self._settings)
+    def _start_worker(self, index: int, invite: str) -> Child:
+        settings = self._settings | {"slowdown": self._options.slow.get(index, 1.0)}
+        child = self._nursery.start(f"worker-{index}", "worker_child", invite, settings)
         self._workers.append(child)
         return child
 
@@ -133,14 +136,14 @@ class Demo:
         if not self._options.churn or self._options.workers < 2:
             return
         if self._killed is None and self._progress >= KILL_AT:
-            self._killed = self._workers[1]
+            self._killed = self._workers[victim(self._options)]
             self._killed.kill()
             self._log.emit(FaultInjected("kill", self._killed.name))
         if not self._joined and self._progress >= JOIN_AT:
             self._joined = True
-            name = f"worker-{self._options.workers}"
-            self._log.emit(FaultInjected("join", name))
-            self._start_worker(name, invite)
+            index = self._options.workers
+            self._log.emit(FaultInjected("join", f"worker-{index}"))
+            self._start_worker(index, invite)
 
     # ---- the end --------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Demo:
         out = self._options.out
         events = merge(out, out / "events.jsonl")
         cadence = self._options.run.config.cadence.config("cadence")
-        extra = Extra(getattr(cadence, "skip_first", 0), disagreement)
+        extra = Extra(getattr(cadence, "begin_at", 0.0), disagreement)
         summary = summarise(events, extra)
         if self._options.alone is not None:
             solo = self._train_alone(self._options.alone, round(summary["steps"]))
@@ -187,6 +190,12 @@ class Demo:
         self._watch()
         if child.exit_code != 0:
             raise DemoFailed(f"{what} failed: {child.last_words()} ({child.out})")
+
+
+def victim(options: DemoOptions) -> int:
+    """Who is killed: the second worker, or the first after it that nobody has slowed."""
+    second = range(1, options.workers)
+    return next((index for index in second if index not in options.slow), 1)
 
 
 def ends(result: Mapping[str, Any]) -> tuple[int, float]:

@@ -43,10 +43,11 @@ class Row:
     state: str = "starting"
     step: int = 0
     loss: float = math.nan
-    lr: float = math.nan
     partner: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     sent: int = 0
+    stall_s: float = 0.0
+    train_s: float = 0.0
     stamps: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_STEPS))
 
     @property
@@ -56,6 +57,11 @@ class Row:
             return 0.0
         span = self.stamps[-1] - self.stamps[0]
         return (len(self.stamps) - 1) / span if span > 0 else 0.0
+
+    @property
+    def stall(self) -> float:
+        """Share of its training time in which it waited for the network."""
+        return self.stall_s / self.train_s if self.train_s else 0.0
 
     def count(self, *outcomes: str) -> int:
         return sum(self.counts.get(outcome, 0) for outcome in outcomes)
@@ -68,6 +74,7 @@ class LiveView:
         self.title = printable(run_title, 60)
         self.progress = 0.0
         self.tokens = 0
+        self.lr = math.nan
         self._rows: dict[str, Row] = {}
         self._names: dict[str, str] = {}
         self._roles: dict[str, str] = {}
@@ -126,13 +133,14 @@ class LiveView:
     def _head(self) -> Text:
         rates = f"{self._rate():.1f} steps/s   {amount(self.tokens)} tokens"
         loss = f"loss {_loss(self._mean_loss())}"
-        return Text(f"{self._states()}   {loss}   {rates}", "default")
+        lr = f"lr {self.lr:.1e}".replace("e-0", "e-") if math.isfinite(self.lr) else "lr -"
+        return Text(f"{self._states()}   {loss}   {lr}   {rates}", "default")
 
     def _table(self) -> Table:
         table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="bold dim")
         for title in ("peer", "state"):
             table.add_column(title, no_wrap=True)
-        for title in ("step", "loss", "lr", "steps/s"):
+        for title in ("step", "loss", "steps/s", "stall"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("partner", no_wrap=True)
         for title in ("ok/solo/fail", "sent"):
@@ -143,8 +151,8 @@ class LiveView:
                 Text(row.state, STYLES[row.state]),
                 Text(str(row.step)),
                 Text(_loss(row.loss)),
-                Text(f"{row.lr:.1e}".replace("e-0", "e-") if math.isfinite(row.lr) else "-"),
                 Text(f"{row.rate:.1f}" if row.rate else "-"),
+                Text(percent(row.stall)),
                 Text(printable(row.partner, 16)),
                 Text("/".join(str(row.count(*names)) for names in FATES)),
                 Text(size(row.sent)),
@@ -195,8 +203,12 @@ class LiveView:
         self._names[event["peer_id"]] = event["peer"]
         self._roles[event["peer"]] = event["role"]
         row = self._row(event)
-        if row is not None:
-            row.state = "starting"
+        if row is None:
+            return
+        row.state = "starting"
+        if float(event["slowdown"]) > 1:
+            said = f"{event['peer']} is slowed {event['slowdown']:g} times on purpose"
+            self._note(event, said, "yellow")
 
     def _on_state(self, event: Record) -> None:
         if event["source"] == "donor":
@@ -212,7 +224,9 @@ class LiveView:
             return
         self._began = self._began or float(event["time"]) - float(event["seconds"])
         row.state = "training" if row.state != "killed" else row.state
-        row.step, row.lr = int(event["step"]), float(event["lr"])
+        row.step, self.lr = int(event["step"]), float(event["lr"])
+        row.stall_s += float(event["stall_s"])
+        row.train_s += float(event["seconds"])
         loss = float(event["loss"])
         first = not math.isfinite(row.loss)
         row.loss = loss if first else SMOOTHING * row.loss + (1 - SMOOTHING) * loss

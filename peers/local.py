@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
 
 from peers.demo import DemoOptions
-from swarmnet.config import RunConfig, RunFile
+from swarmnet.config import MAX_SLOWDOWN, RunConfig, RunFile
 from swarmnet.errors import ConfigError, StorageError
 
 SERVE_S = 600.0
@@ -26,6 +27,8 @@ class Wishes:
     seed: int | None = None
     data: Path | None = None
     overrides: tuple[str, ...] = ()
+    slow: Mapping[int, float] = field(default_factory=dict)
+    """How many times as long a step of worker-<index> takes."""
 
 
 def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOptions:
@@ -48,9 +51,27 @@ def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOption
         settings["texts"] = {digest: str(wishes.data.resolve())}
     run = RunFile.load(wishes.run, overrides)
     _claim(out)
-    return DemoOptions(
-        run, out, wishes.workers, churn, _alone(wishes, run) if solo else None, settings
-    )
+    alone = _alone(wishes, run) if solo else None
+    return DemoOptions(run, out, wishes.workers, churn, alone, settings, wishes.slow)
+
+
+def slow_workers(items: Sequence[str], workers: int) -> dict[int, float]:
+    """``INDEX:FACTOR``, several or with commas between them. Raises ConfigError."""
+    slow: dict[int, float] = {}
+    for item in (part.strip() for text in items for part in text.split(",")):
+        index, _, factor = item.partition(":")
+        try:
+            number, times = int(index), float(factor)
+        except ValueError as error:
+            raise ConfigError(f"--slow {item!r}: write it as INDEX:FACTOR, as in 1:10") from error
+        if not 0 <= number < workers:
+            raise ConfigError(f"--slow {item}: the workers are worker-0 to worker-{workers - 1}")
+        if number in slow:
+            raise ConfigError(f"--slow {item}: worker-{number} is slowed already")
+        if not 1 <= times <= MAX_SLOWDOWN:
+            raise ConfigError(f"--slow {item}: the factor must be 1 to {MAX_SLOWDOWN}")
+        slow[number] = times
+    return slow
 
 
 def _alone(wishes: Wishes, run: RunFile) -> RunFile:
@@ -67,9 +88,13 @@ def _alone(wishes: Wishes, run: RunFile) -> RunFile:
 
 
 def _tokens(wishes: Wishes) -> int:
-    """A run file's target is meant for four workers: the steps of one stay the same."""
+    """A run file's target is meant for four workers: the steps of one stay the same.
+
+    A slow worker reads fewer tokens; the others neither make up for it nor stop early.
+    """
     config: RunConfig = RunFile.load(wishes.run).config
-    return max(1, config.target.tokens * wishes.workers // 4)
+    strength = sum(1 / wishes.slow.get(index, 1.0) for index in range(wishes.workers))
+    return max(1, int(config.target.tokens * strength / 4))
 
 
 def _claim(out: Path) -> None:

@@ -21,6 +21,7 @@ class Worker:
     name: str
     device: str = ""
     parameters: int = 0
+    slowdown: float = 1.0
     started: float = math.inf
     joined: bool = False
     killed: float | None = None
@@ -28,6 +29,7 @@ class Worker:
     finished: Record | None = None
     steps: list[Record] = field(default_factory=list)
     exchanges: list[Record] = field(default_factory=list)
+    views: list[Record] = field(default_factory=list)
     served_bytes: int = 0
 
     @property
@@ -67,6 +69,11 @@ class Worker:
     def step_rate(self) -> float:
         """Inner steps per second of its training time."""
         return len(self.steps) / self.train_s if self.train_s > 0 else 0.0
+
+    @property
+    def stall_fraction(self) -> float | None:
+        """Share of its training time in which it waited for the network."""
+        return self.stall_s / self.train_s if self.train_s > 0 else None
 
     def outcomes(self, *names: str) -> list[Record]:
         """Its exchanges that ended in one of ``names``."""
@@ -172,12 +179,15 @@ def _note(worker: Worker, line: Record) -> None:
     if kind == "peer_started":
         worker.device = line["device"] or worker.device
         worker.parameters = line["parameters"] or worker.parameters
+        worker.slowdown = float(line["slowdown"])
     elif kind == "state_taken":
         worker.took = line
     elif kind == "step":
         worker.steps.append(line)
     elif kind == "exchange":
         worker.exchanges.append(line)
+    elif kind == "view_seen":
+        worker.views.append(line)
     elif kind == "state_served":
         worker.served_bytes += line["bytes"]
     elif kind == "peer_finished":

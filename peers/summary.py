@@ -25,12 +25,12 @@ LEAST_STAMPS = 3
 class Extra:
     """What a run knows beside its events.
 
-    ``skip_first``: inner steps of every initial worker before its first exchange.
+    ``begin_at``: progress of the run before which nobody exchanges.
     ``disagreement``: exact final disagreement, measured on the replicas' weights.
     ``solo``: label -> {"steps", "loss", ...} of workers that trained alone; ``speedup`` over them.
     """
 
-    skip_first: int = 0
+    begin_at: float = 0.0
     disagreement: float | None = None
     solo: Mapping[str, Any] | None = None
     speedup: float | str | None = None
@@ -55,14 +55,16 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "steps_per_second": steps / training_s if training_s > 0 else None,
         "tokens_per_second": tokens / training_s if training_s > 0 else None,
         "peers": _peers(story),
+        "workers": [_worker(worker) for worker in workers],
         "loss": _loss(workers),
         "eval": _eval(story),
         "exchanges": _exchanges(workers),
         "bytes_sent": sum(worker.bytes_sent for worker in workers),
         "stall_fraction": sum(w.stall_s for w in workers) / train_s if train_s > 0 else None,
-        "exchange_cost": exchange_cost(story, extra.skip_first),
+        "exchange_cost": exchange_cost(story, extra.begin_at),
         "disagreement": _disagreement(story, extra.disagreement),
         "memory": _memory(workers),
+        "view_age_s": _view_age(workers),
         "links": links(story),
     }
     if extra.solo is not None:
@@ -73,23 +75,28 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
     return finite
 
 
-def exchange_cost(story: Story, skip_first: int) -> float | None:
+def exchange_cost(story: Story, begin_at: float) -> float | None:
     """1 - (step rate while exchanging) / (step rate without), same number of processes.
 
     Rates come from the stamps of step events inside the windows where all initial workers are in
-    the same mode: without from step 6 to step ``skip_first``, with from the sixth step after that
-    until the first fault or the first worker's last step.
+    the same mode: without up to progress ``begin_at``, with from there until the first fault or the
+    first worker's last step, each time from the sixth step on. Workers slowed on purpose do not
+    count.
     """
-    initial = [worker for worker in story.workers if not worker.joined]
-    stamps = [{line["step"]: float(line["time"]) for line in w.steps} for w in initial]
+    initial = [worker for worker in story.workers if not worker.joined and worker.slowdown == 1]
     fault = min((float(line["time"]) for line in story.faults), default=math.inf)
-    begin, resume = WARM_UP_STEPS + 1, skip_first + WARM_UP_STEPS + 1
-    if not stamps or not all({begin, skip_first, resume} <= own.keys() for own in stamps):
-        return None
-    quiet = max(own[begin] for own in stamps), min(own[skip_first] for own in stamps)
-    busy = max(own[resume] for own in stamps), min(max(own.values()) for own in stamps)
-    without = _rate(stamps, *quiet)
-    within = _rate(stamps, busy[0], min(busy[1], fault))
+    rates = []
+    for meeting in (False, True):
+        stamps = [
+            [
+                float(line["time"])
+                for line in worker.steps
+                if meeting == (line["progress"] >= begin_at)
+            ]
+            for worker in initial
+        ]
+        rates.append(_rate([own[WARM_UP_STEPS:] for own in stamps], fault))
+    without, within = rates
     return None if without is None or within is None else 1 - within / without
 
 
@@ -104,11 +111,14 @@ def estimated_disagreement(distances: Sequence[float], workers: int) -> float | 
     return math.sqrt(square * (workers - 1) / (2 * workers))
 
 
-def _rate(stamps: Sequence[Mapping[int, float]], begin: float, end: float) -> float | None:
-    """Steps per second of all workers together between two times; null if one has too few."""
+def _rate(stamps: Sequence[Sequence[float]], before: float) -> float | None:
+    """Steps per second of all workers together while all step; null if one has too few."""
+    if not stamps or not all(stamps):
+        return None
+    begin, end = max(own[0] for own in stamps), min(before, *(own[-1] for own in stamps))
     total = 0.0
     for own in stamps:
-        inside = sorted(time for time in own.values() if begin <= time <= end)
+        inside = [time for time in own if begin <= time <= end]
         if len(inside) < LEAST_STAMPS or inside[-1] <= inside[0]:
             return None
         total += (len(inside) - 1) / (inside[-1] - inside[0])
@@ -122,6 +132,25 @@ def _peers(story: Story) -> dict[str, int]:
         "killed": sum(worker.killed is not None for worker in story.workers),
         "joined": sum(worker.joined for worker in story.workers),
         "finished": sum(worker.finished is not None for worker in story.workers),
+    }
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    """What one worker did; its exchanges are sides, so a meeting stands in two rows.
+
+    ``met_in_training`` leaves out the consensus phase, which everybody takes part in anyhow.
+    """
+    met = worker.outcomes("ok", "late")
+    return {
+        "name": worker.name,
+        "slowdown": worker.slowdown,
+        "steps": len(worker.steps),
+        "tokens": sum(int(line["tokens"]) for line in worker.steps),
+        "exchanges": len(met),
+        "met_in_training": sum(line["phase"] == "train" for line in met),
+        "solo": len(worker.outcomes("solo")),
+        "failed": len(worker.outcomes("failed")),
+        "stall_fraction": worker.stall_fraction,
     }
 
 
@@ -182,6 +211,16 @@ def _memory(workers: Sequence[Worker]) -> dict[str, float | None]:
     """Resident bytes of a peer when it left."""
     held = [float(w.finished["memory"]) for w in workers if w.finished and w.finished["memory"]]
     return {"mean": _mean(held), "max": max(held, default=None)}
+
+
+def _view_age(workers: Sequence[Worker]) -> dict[str, float | None]:
+    """Seconds since the last sign of life of live peers, as the workers themselves saw it."""
+    views = [line for worker in workers for line in worker.views]
+    medians = [float(line["age_median_s"]) for line in views]
+    return {
+        "median": statistics.median(medians) if medians else None,
+        "max": max((float(line["age_max_s"]) for line in views), default=None),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

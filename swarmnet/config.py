@@ -27,6 +27,7 @@ from swarmnet.errors import ConfigError
 SCHEMA = 1
 MAX_RUN_FILE_BYTES = 64 * 1024
 MAX_DOTS_PER_LINE = 128
+MAX_SLOWDOWN = 1000
 
 
 class Section(BaseModel):
@@ -85,6 +86,9 @@ class Consensus(Section):
 
     matching: Choice = Choice(name="hypercube")
     budget_s: float = Field(30.0, gt=0, description="give up waiting for partners after this")
+    bound: float = Field(
+        0.01, ge=0, lt=1, description="stop at this share of the disagreement at its beginning"
+    )
 
 
 class Membership(Section):
@@ -133,6 +137,12 @@ class PeerConfig(Section):
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
+    slowdown: float = Field(
+        1.0,
+        ge=1,
+        le=MAX_SLOWDOWN,
+        description="for experiments: each step takes this many times as long",
+    )
     models: dict[str, Path] = Field({}, description="content hash -> local model folder")
     texts: dict[str, Path] = Field({}, description="content hash -> local file or folder")
 

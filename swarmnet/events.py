@@ -30,7 +30,7 @@ class Event:
 
 @dataclass(frozen=True)
 class PeerStarted(Event):
-    """A process is up: its role and what it will train."""
+    """A process is up: its role and what it will train. ``slowdown`` is slower on purpose."""
 
     name = "peer_started"
     role: str
@@ -40,6 +40,7 @@ class PeerStarted(Event):
     device: str = ""
     parameters: int = 0
     corpus: str = ""
+    slowdown: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,20 @@ class PeerSeen(Event):
     name = "peer_seen"
     peer_id: str
     alive: bool
+
+
+@dataclass(frozen=True)
+class ViewSeen(Event):
+    """How old the live view is: seconds since the last sign of life of each live peer.
+
+    ``reads`` counts looks at all records of the phone book since the start.
+    """
+
+    name = "view_seen"
+    peers: int
+    age_median_s: float
+    age_max_s: float
+    reads: int
 
 
 @dataclass(frozen=True)

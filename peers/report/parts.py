@@ -47,6 +47,11 @@ def tale(story: Story, summary: Mapping[str, Any]) -> str:
     duration = clock(story.trained_until - story.began)
     workers = f"{peers['started']} worker{'s' * (peers['started'] != 1)}"
     said = [f"{workers} trained {model} together for {duration}, without a leader."]
+    said += [
+        f"{worker.name} was {worker.slowdown:g} times slower than the machine allows."
+        for worker in story.workers
+        if worker.slowdown > 1
+    ]
     for line in story.faults:
         subject, at = story.name_of(line["subject"]), clock(line["time"] - story.began)
         if line["kind"] == "kill":
@@ -76,6 +81,7 @@ def cards(summary: Mapping[str, Any]) -> str:
         _card("Exchanges", str(met["ok"]), f"{met['solo']} solo, {met['failed']} failed"),
         _card("Sent", size(summary["bytes_sent"]), "by all together"),
         _card("Stall", _share(summary["stall_fraction"]), "of training time"),
+        _card("View", _seconds(summary["view_age_s"]["median"]), "median age of who is alive"),
         _card("Exchange cost", _share(summary["exchange_cost"]), "of the step rate"),
         _card("Disagreement", _short(apart["last"]), f"{_short(apart['first'])} at first"),
         _card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
@@ -162,7 +168,7 @@ def traffic(story: Story) -> str:
         shade = colour(index)
         rates.append((worker.name, worker.step_rate, f"{worker.step_rate:.2f} /s", shade))
         sent.append((worker.name, worker.bytes_sent, size(worker.bytes_sent), shade))
-        share = worker.stall_s / worker.train_s if worker.train_s > 0 else 0.0
+        share = worker.stall_fraction or 0.0
         stall.append((worker.name, share, percent(share), shade))
     charts = (("Steps per second", rates), ("Bytes sent", sent), ("Time stalled", stall))
     drawn = (f"<div><h3>{title}</h3>{bar_chart(bars)}</div>" for title, bars in charts)
@@ -221,13 +227,16 @@ def _peer_row(story: Story, worker: Worker, index: int, held: float | None) -> s
         str(len(worker.outcomes("solo"))),
         str(len(worker.outcomes("failed"))),
         size(worker.bytes_sent),
-        percent(worker.stall_s / worker.train_s) if worker.train_s > 0 else "-",
+        _share(worker.stall_fraction),
         size(memory) if memory else "-",
         worker.device or "-",
     ]
     name = f'<i class="chip" style="background:{colour(index)}"></i>{escape(worker.name)}'
-    joined = ' <span class="tag">joined</span>' if worker.joined else ""
-    tags = f'<td class="word"><span class="tag {state}">{state}</span>{joined}</td>'
+    marks = ["joined"] * worker.joined
+    if worker.slowdown > 1:
+        marks.append(f"{worker.slowdown:g}\N{MULTIPLICATION SIGN} slower")
+    more = "".join(f' <span class="tag">{mark}</span>' for mark in marks)
+    tags = f'<td class="word"><span class="tag {state}">{state}</span>{more}</td>'
     body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     return f"<tr><td>{name}</td>{tags}{body}</tr>"
 
@@ -253,6 +262,10 @@ def _tail(name: str) -> str:
 
 def _nats(loss: float | None) -> str:
     return "-" if loss is None or not math.isfinite(loss) else f"{loss:.3f}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f} s"
 
 
 def _share(share: float | None) -> str:

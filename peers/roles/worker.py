@@ -38,13 +38,14 @@ from swarmnet.events import (
 )
 from swarmnet.exchange.consensus import Plan, reach_consensus
 from swarmnet.exchange.desk import Desk
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Status
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
-from swarmnet.train.loop import Trainer, choose_device
+from swarmnet.train.loop import Step, Trainer, choose_device
 from swarmnet.train.replica import Replica
 from swarmnet.wire.invite import Invite
 
@@ -157,6 +158,7 @@ class Worker:
                 device=str(device),
                 parameters=self.replica.theta.numel(),
                 corpus=corpus.hash,
+                slowdown=peer.slowdown,
             )
         )
 
@@ -212,7 +214,7 @@ class Worker:
             donor, portrait = self._fetch()
             size = sum(4 * t.numel() for t in portrait.tensors.values())
             self._log_state("donor", began, donor, size)
-            self.gossip.window.ripen(self.trainer.steps)
+            self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
         self._first_step = self.trainer.steps
@@ -279,7 +281,7 @@ class Worker:
         started, waited_s = time.perf_counter(), self.desk.waited_s
         self._boundary(progress)
         stall_s = self.desk.waited_s - waited_s
-        step = self.trainer.step(progress)
+        step = self._paced_step(progress)
         if self._began is None:
             self._began = time.monotonic()
             self.link.phonebook.nudge()  # whoever joins now must see that there is a state to copy
@@ -300,6 +302,14 @@ class Worker:
             )
         )
         self._between_steps()
+
+    def _paced_step(self, progress: float) -> Step:
+        """One inner step, as long as it would take on a machine ``slowdown`` times slower."""
+        began = time.perf_counter()
+        step = self.trainer.step(progress)
+        took = time.perf_counter() - began
+        self.station.stop.wait((self.station.peer.slowdown - 1) * took)
+        return step
 
     def _boundary(self, progress: float) -> None:
         for event in self.desk.boundary(self.trainer.steps, progress):
@@ -335,11 +345,16 @@ class Worker:
     def _reach_consensus(self) -> bool:
         """Hold the scheduled rounds of pure averaging; False when told to leave meanwhile."""
         self._settle()
-        self.replica.enter_consensus()
-        self.gossip.stance = "consensus"
+        self.gossip.enter_consensus()
         self._change_state("consensus")
         run = self.run_file.config
-        plan = Plan(run.consensus.matching.build("matching"), run.seed, run.consensus.budget_s)
+        phase_config = run.consensus
+        plan = Plan(
+            phase_config.matching.build("matching"),
+            run.seed,
+            phase_config.budget_s,
+            phase_config.bound,
+        )
         phase = self.station.net.submit(reach_consensus(self.gossip, self.around, plan))
         while not phase.done() and not self.station.stop:
             self._boundary(1.0)
@@ -391,7 +406,7 @@ class Worker:
                 return
             self._writer.join()
         portrait, began = self._portrait(), time.monotonic()
-        facts = {**portrait.facts, "in_weights": list(self.gossip.in_weights)}
+        facts = {**portrait.facts, "in_weights": list(self.gossip.settling.in_weights)}
 
         def write() -> None:
             size, problem = 0, ""

@@ -13,6 +13,7 @@ class Window:
     steps_since: int  # inner steps since the last snapshot was taken
     total_steps: int  # inner steps of this replica since its first
     progress: float  # share of the run that is over, 0 to 1
+    step_s: float = 0.0  # seconds that a step of mine takes, smoothed; 0 while not known
 
 
 class Cadence(Protocol):

@@ -16,7 +16,9 @@ class EveryH:
 
     class Config(Section):
         h: int = Field(20, gt=0, description="inner steps between meetings")
-        skip_first: int = Field(0, ge=0, description="inner steps before the first meeting")
+        begin_at: float = Field(
+            0.0, ge=0, lt=1, description="share of the run before the first meeting"
+        )
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -28,4 +30,4 @@ class EveryH:
         return self._open(window) and 2 * window.steps_since >= self.config.h
 
     def _open(self, window: Window) -> bool:
-        return window.total_steps >= self.config.skip_first
+        return window.progress >= self.config.begin_at

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 class Codec(Protocol):
     """What turns a vector into the bytes that a partner receives, and back."""
 
+    @property
+    def as_is(self) -> bool:
+        """The payload of a float32 vector in CPU memory is that memory: encoding is free."""
+        ...
+
     def encode(self, vector: Tensor, generator: torch.Generator) -> bytes | memoryview:
         """The payload of ``vector``: (P,) with P >= 1, float32 or float64, any device, finite.
 

@@ -16,6 +16,16 @@ def lend(vector: Tensor) -> memoryview:
     return vector.view(torch.uint8).numpy().data
 
 
+def to_host(vector: Tensor) -> Tensor:
+    """The vector in CPU memory: itself, or a copy by way of pinned memory, which is done."""
+    if vector.device.type != "cuda":
+        return vector
+    host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
+    host.copy_(vector, non_blocking=True)
+    torch.cuda.current_stream(vector.device).synchronize()
+    return host
+
+
 def borrow(payload: memoryview, dtype: torch.dtype) -> Tensor:
     """A vector over the bytes of ``payload``; copied only when the buffer is read-only.
 

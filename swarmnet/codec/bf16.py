@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swarmnet.codec._buffers import borrow, lend, require_finite, require_size
+from swarmnet.codec._buffers import borrow, lend, require_finite, require_size, to_host
 from swarmnet.config import Section
 
 
@@ -18,11 +18,13 @@ class BFloat16:
     class Config(Section):
         pass
 
+    as_is = False
+
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
-        return lend(vector.detach().to(torch.bfloat16).cpu().contiguous())
+        return lend(to_host(vector.detach().to(torch.bfloat16).contiguous()))
 
     def decode(self, payload: memoryview, out: Tensor) -> None:
         require_size(payload, self.nbytes(out.numel()))

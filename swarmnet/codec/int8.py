@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swarmnet.codec._buffers import borrow, lend, require_range, require_size
+from swarmnet.codec._buffers import borrow, lend, require_range, require_size, to_host
 from swarmnet.config import Section
 
 LEVELS = 127
@@ -29,12 +29,14 @@ class Int8:
     class Config(Section):
         block: int = Field(256, ge=8, le=SPAN, description="values under one scale")
 
+    as_is = False
+
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
         block, vector = self.config.block, vector.detach()
-        payload = torch.empty(self.nbytes(vector.numel()), dtype=torch.uint8)
+        payload = torch.empty(self.nbytes(vector.numel()), dtype=torch.uint8, device=vector.device)
         scales, levels = self._parts(payload, vector.numel())
         step = SPAN // block * block
         for start in range(0, vector.numel(), step):
@@ -45,7 +47,7 @@ class Int8:
             part_scales, part_levels = _quantise(part.view(blocks, block), generator)
             scales[start // block :][:blocks] = part_scales
             levels[start:][:size] = part_levels.view(-1)[:size]
-        return lend(payload)
+        return lend(to_host(payload))
 
     def decode(self, payload: memoryview, out: Tensor) -> None:
         require_size(payload, self.nbytes(out.numel()))
@@ -77,7 +79,7 @@ def _quantise(blocks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     scales.masked_fill_(scales < torch.finfo(torch.float32).tiny, 0.0)
     inverse = scales.reciprocal().masked_fill_(scales == 0.0, 0.0)
     noise = _noise(blocks, generator)
-    levels = (blocks * inverse[:, None]).add_(noise, alpha=2.0**-NOISE_BITS)
+    levels = torch.addcmul(noise.mul_(2.0**-NOISE_BITS), blocks, inverse[:, None])
     return scales, levels.floor_().clamp_(-LEVELS, LEVELS)
 
 

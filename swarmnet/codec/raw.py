@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swarmnet.codec._buffers import borrow, lend, require_finite, require_size
+from swarmnet.codec._buffers import borrow, lend, require_finite, require_size, to_host
 from swarmnet.config import Section
 
 
@@ -18,10 +18,11 @@ class Raw:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.as_is = not config.double
         self._dtype = torch.float64 if config.double else torch.float32
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
-        return lend(vector.detach().to("cpu", self._dtype).contiguous())
+        return lend(to_host(vector.detach().to(self._dtype).contiguous()))
 
     def decode(self, payload: memoryview, out: Tensor) -> None:
         require_size(payload, self.nbytes(out.numel()))

@@ -3,7 +3,8 @@
 The training thread comes by at every step boundary: it takes the settlements that are due and
 leaves a fresh snapshot. The exchange takes a snapshot when a meeting is agreed and brings back a
 settlement. One snapshot is *out* at a time; while it is out it is immutable, and no new one is
-made, so one buffer serves. The lock is held for the copy of a snapshot and for pointer swaps.
+made. A snapshot that is *kept* is on offer, with its payload being encoded: it stays the one to
+take until something is applied. The lock is held for the copy of a snapshot and for pointer swaps.
 """
 
 from __future__ import annotations
@@ -12,63 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from swarmnet.errors import LinkError
 from swarmnet.events import ExchangeDone
-
-Vector = Any
-"""Whatever the subject exchanges: this package never looks inside."""
-
-
-class Subject(Protocol):
-    """What is averaged, seen from the exchange: a flat vector with a codec and an outer step.
-
-    ``capture``, ``apply_met``, ``apply_late`` and ``apply_solo`` run at a step boundary in the
-    training thread; the others on the exchange's side, beside running inner steps.
-    """
-
-    layout: str
-    nbytes: int
-    steps_alone: bool
-    """Whether the outer rule moves the weights in a window without a partner."""
-
-    def capture(self) -> Vector:
-        """Copy the live weights into the snapshot buffer and return it."""
-        ...
-
-    def encode(self, snapshot: Vector) -> memoryview:
-        """My payload for this snapshot, ``nbytes`` long."""
-        ...
-
-    def correct(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
-        """Decode both payloads and form my correction. Raises PayloadError."""
-        ...
-
-    def apply_met(self, snapshot: Vector, correction: Vector) -> None:
-        """The whole outer step of a meeting, as displacement of the live weights."""
-        ...
-
-    def apply_solo(self, snapshot: Vector) -> None:
-        """The outer step of a window without a partner."""
-        ...
-
-    def enter_consensus(self) -> None:
-        """From here on meetings are pure averages of the weights; ``layout`` changes with it."""
-        ...
-
-    def apply_late(self, correction: Vector) -> None:
-        """The correction of a meeting whose own part was applied earlier."""
-        ...
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What a meeting adds to a solo step; the corrections of a group sum to zero."""
-
-    vector: Vector
-    distance: float
-    """Root mean square of the difference between the two payloads."""
+from swarmnet.exchange.subject import Subject, Vector
 
 
 @dataclass(frozen=True)
@@ -98,6 +46,7 @@ class Desk:
         self._lock = threading.Lock()
         self._fresh: Snapshot | None = None
         self._out = False
+        self._kept = False
         self._due: list[Settlement] = []
         self.wake: Callable[[int, float], None] = lambda step, progress: None
         self.waited_s = 0.0
@@ -112,8 +61,10 @@ class Desk:
             for settlement in due:
                 settlement.apply()
                 self._out = self._out and not settlement.returns_snapshot
-            wanted = self._wants(step, progress) and not self._out
-            self._fresh = Snapshot(step, self._subject.capture()) if wanted else None
+            self._kept = self._kept and self._fresh is not None and not due
+            if not self._kept:
+                wanted = self._wants(step, progress) and not self._out
+                self._fresh = Snapshot(step, self._subject.capture()) if wanted else None
         self.wake(step, progress)
         return [replace(s.event, staleness=step - s.snapshot_step) for s in due]
 
@@ -122,6 +73,22 @@ class Desk:
         with self._lock:
             return self._fresh is not None and not self._due
 
+    def keep(self) -> Snapshot:
+        """Exchange: about to offer this one; boundaries leave it. Raises LinkError as ``take``."""
+        with self._lock:
+            self._kept = self._fresh is not None
+            return self._there()
+
+    def release(self) -> None:
+        """Exchange: it is not on offer any more; the next boundary makes a newer one."""
+        with self._lock:
+            self._kept = False
+
+    def clear(self) -> None:
+        """Training thread: what a snapshot holds has changed its meaning."""
+        with self._lock:
+            self._fresh, self._kept = None, False
+
     def take(self) -> Snapshot:
         """Exchange: a meeting is agreed; the snapshot is out until its settlement is applied.
 
@@ -129,9 +96,8 @@ class Desk:
             LinkError: there is none, because another meeting was faster.
         """
         with self._lock:
-            if self._fresh is None:
-                raise LinkError("no snapshot to exchange")
-            snapshot, self._fresh, self._out = self._fresh, None, True
+            snapshot = self._there()
+            self._fresh, self._kept, self._out = None, False, True
             return snapshot
 
     def settle(self, settlement: Settlement) -> None:
@@ -143,3 +109,8 @@ class Desk:
         """Exchange: the meeting came to nothing; an alternate may use the same snapshot."""
         with self._lock:
             self._fresh, self._out = snapshot, False
+
+    def _there(self) -> Snapshot:
+        if self._fresh is None:
+            raise LinkError("no snapshot to exchange")
+        return self._fresh

@@ -7,28 +7,27 @@ It lives in the network's event loop. Every decision it acts on is made elsewher
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Literal
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
-from swarmnet.events import ExchangeDone
-from swarmnet.exchange.desk import Desk, Settlement, Subject
+from swarmnet.exchange.agreement import Agreement
+from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.hedge import first_to_accept
-from swarmnet.exchange.ledger import Open
-from swarmnet.exchange.links import Links
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
-from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.outbound import Outbound
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
+from swarmnet.exchange.payload import Incoming, Outgoing
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
+from swarmnet.exchange.settling import Settling
+from swarmnet.exchange.subject import Subject
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.timing import Timing
-from swarmnet.exchange.transport import FrameStream, Transport
+from swarmnet.exchange.transport import FrameStream
 from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
@@ -44,24 +43,7 @@ TOPIC = "exchange"
 ROUND_BITS = 24
 """Rounds are numbered from incarnation << ROUND_BITS, so no restart ever reuses one."""
 
-KEPT_ROUNDS = 32
-"""More than the windows for which a partner keeps asking about a round."""
-
 Stance = Literal["syncing", "train", "consensus", "leaving"]
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the driver needs from its process."""
-
-    transport: Transport
-    membership: Membership
-    links: Links
-    mine: Callable[[], Status]
-    offload: Callable[..., Awaitable[Any]]
-    """``await offload(fn, *args)``: run heavy work beside the loop (inline in simulation)."""
-    emit: Callable[[ExchangeDone], None]
-    clock: Callable[[], float] = time.monotonic
 
 
 class Gossip:
@@ -74,20 +56,19 @@ class Gossip:
         self._desk = desk
         self._subject = subject
         self.window = window
-        self.questions = Questions(around.transport, around.links, self._settle_late)
+        self.settling = Settling(around, window, desk, subject)
+        self.pending = self.settling.pending
+        self.questions = Questions(around.transport, around.links, self.pending, self.settling.late)
         self.decisions = self.questions.decisions
-        self.pending = self.questions.pending
-        self.in_weights: deque[tuple[str, int]] = deque(maxlen=KEPT_ROUNDS)
-        """Others' rounds that are in the weights: a checkpoint keeps both or neither."""
         self.stance: Stance = "syncing"
         self.paused = False
-        self.scheduled = Scheduled()
         self._round = incarnation << ROUND_BITS
         self._calling: set[str] = set()
         self._meeting: Meeting | None = None
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
         self._asked_in = -1
+        self._outgoing: Outgoing | None = None
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -106,8 +87,14 @@ class Gossip:
     def remember(self, rounds: Iterable[tuple[str, int]]) -> None:
         """After a restart: what the loaded weights hold must be answered as applied."""
         for peer, round_ in rounds:
-            self.in_weights.append((peer, round_))
+            self.settling.in_weights.append((peer, round_))
             self.decisions.commit(peer, round_)
+
+    def enter_consensus(self) -> None:
+        """Training thread, in no meeting: from here on scheduled rounds of pure averaging."""
+        self._subject.enter_consensus()
+        self._desk.clear()
+        self.stance = "consensus"
 
     async def run(self) -> None:
         """Meet whenever the window is ripe, until cancelled."""
@@ -118,6 +105,20 @@ class Gossip:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
+
+    @property
+    def scheduled(self) -> Scheduled:
+        """The consensus meeting that is due."""
+        return self.settling.scheduled
+
+    @scheduled.setter
+    def scheduled(self, scheduled: Scheduled) -> None:
+        self.settling.scheduled = scheduled
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far the consensus phase has come."""
+        return self.settling.agreement
 
     @property
     def free(self) -> bool:
@@ -151,7 +152,7 @@ class Gossip:
                 await self.offer(peer, "train", 0)
                 return now
             case GoSolo():
-                self._go_solo()
+                self.settling.alone(self._round)
                 return now
         return decision.until
 
@@ -183,12 +184,6 @@ class Gossip:
             ends = {id(call): self._over(call, chosen) for call in calls}
         return ends[id(chosen or calls[0])]
 
-    def _over(self, call: Outbound, chosen: Outbound | None) -> End:
-        call.machine.lost("the exchange was cancelled")
-        lost_race = chosen is not None and call is not chosen and call.accepted is not False
-        call.meeting.withdrawn = lost_race
-        return self._conclude(call.meeting, call.machine, call.session)
-
     def _place(self, peer: str, phase: Phase, index: int) -> Outbound:
         self._round += 1
         self._calling.add(peer)
@@ -199,6 +194,7 @@ class Gossip:
             index=index,
             layout=meeting.layout,
             nbytes=self._subject.nbytes,
+            work=meeting.work,
             digest=self._digest(),
         )
         return Outbound(peer, Offerer(offer, self._buffer.lend), meeting, self._dial)
@@ -212,7 +208,13 @@ class Gossip:
             timing.gave_up(timing.began, asyncio.get_running_loop().time())
             links.learn(call.peer, timing)
             raise
-        return Session(stream, call.machine, self._hooks(call.meeting), links, timing)
+        return Session(stream, call.machine, self._hooks(call.meeting, call.machine), links, timing)
+
+    def _over(self, call: Outbound, chosen: Outbound | None) -> End:
+        call.machine.lost("the exchange was cancelled")
+        lost_race = chosen is not None and call is not chosen and call.accepted is not False
+        call.meeting.withdrawn = lost_race
+        return self._conclude(call.meeting, call.machine, call.session)
 
     # ---- as acceptor ------------------------------------------------------------------------
 
@@ -237,13 +239,18 @@ class Gossip:
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
         meeting = self._new_meeting(offer.phase, peer, offer.round, called=False)
-        accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
+        accept = Accept(
+            round=offer.round,
+            nbytes=self._subject.nbytes,
+            work=meeting.work,
+            digest=self._digest(),
+        )
 
         def commit() -> bool:
             return self.decisions.commit(peer, offer.round)
 
         machine = Acceptor(offer, accept, commit, self._buffer.lend)
-        hooks, links = self._hooks(meeting), self._around.links
+        hooks, links = self._hooks(meeting, machine), self._around.links
         session = Session(stream, machine, hooks, links, meeting.timing)
         self._meeting = meeting
         self.decisions.begin(peer, offer.round)
@@ -265,16 +272,15 @@ class Gossip:
             return "phase"
         if (offer.layout, offer.nbytes) != (self._subject.layout, self._subject.nbytes):
             return "layout"
-        if self.stance == "consensus":
-            if (offer.index, peer) != (self.scheduled.index, self.scheduled.partner):
-                return "index"
-            return None if self.free and self._desk.has_snapshot() else "busy"
-        if self.paused:
-            return "paused"
         # Two peers that call each other at once would both be busy: the smaller id's call stands.
         # With a rival called as well nothing is crossed: it may accept at any moment.
         crossed = self._calling == {peer} and peer < self._around.transport.me
         busy = self._meeting is not None or (bool(self._calling) and not crossed)
+        if self.stance == "consensus":
+            busy = busy or not self._desk.has_snapshot()
+            return self.agreement.refuses(peer, offer.index, self.scheduled, busy=busy)
+        if self.paused:
+            return "paused"
         return refuse(self.window, busy=busy, has_snapshot=self._desk.has_snapshot())
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
@@ -293,139 +299,81 @@ class Gossip:
     def _new_meeting(self, phase: Phase, peer: str, round_: int, *, called: bool) -> Meeting:
         layout, now = self._subject.layout, self._around.clock()
         timing = Timing(asyncio.get_running_loop().time(), called)
-        return Meeting(phase, peer, round_, now, layout, self.scheduled, timing)
+        meeting = Meeting(phase, peer, round_, now, layout, self.scheduled, timing)
+        self._prepare(meeting)
+        return meeting
 
-    def _hooks(self, meeting: Meeting) -> Hooks:
+    def _prepare(self, meeting: Meeting) -> None:
+        """Keep the snapshot that this meeting would use, and begin to encode it."""
+        with suppress(LinkError):  # without one the meeting fails where it takes it
+            snapshot = self._desk.keep()
+            meeting.work = self.window.work(snapshot.step)
+            if self._outgoing is None or self._outgoing.snapshot is not snapshot:
+                self._outgoing = Outgoing(self._subject, snapshot, self._around.offload)
+
+    def _hooks(self, meeting: Meeting, machine: Machine) -> Hooks:
         def same_layout() -> None:
             if self._subject.layout != meeting.layout:
                 raise LinkError("this peer entered another phase during the meeting")
 
-        async def payload() -> memoryview:
+        def agreed() -> Outgoing:
             meeting.own_act = True
             same_layout()
-            meeting.snapshot = self._desk.take()
+            snapshot, outgoing = self._desk.take(), self._outgoing
+            meeting.snapshot = snapshot
+            if outgoing is None or outgoing.snapshot is not snapshot:
+                raise LinkError("the snapshot on offer is outdated")
             meeting.own_act = False
             self._meeting = meeting
-            meeting.own = await self._around.offload(self._subject.encode, meeting.snapshot.vector)
-            return meeting.own
+            theirs = machine.offer if isinstance(machine, Acceptor) else machine.accept
+            assert theirs is not None
+            meeting.incoming = self._reduction(meeting, theirs.work)
+            return outgoing
 
-        async def verify(theirs: bytearray) -> None:
-            me, view = self._around.transport.me, memoryview(theirs)
-            meeting.correction = await self._around.offload(
-                self._subject.correct, me, meeting.own, meeting.partner, view
-            )
+        def landed(payload: bytearray, filled: int) -> None:
+            assert meeting.incoming is not None
+            meeting.incoming.landed(payload, filled)
+
+        async def verify() -> None:
+            assert meeting.incoming is not None
+            meeting.correction = await meeting.incoming.finish()
             same_layout()
 
         def apply() -> None:
             snapshot, _ = meeting.agreed()
             self.window.over(snapshot.step, meeting.partner, self._around.clock())
 
-        return Hooks(payload, verify, apply)
+        return Hooks(agreed, landed, verify, apply)
+
+    def _reduction(self, meeting: Meeting, work: int) -> Incoming:
+        me, subject = self._around.transport.me, self._subject
+        assert meeting.snapshot is not None
+        works = {me: meeting.work, meeting.partner: work}
+        blend = subject.blend(meeting.snapshot.vector, me, works)
+        ends = list(accumulate(subject.part_nbytes(part) for part in range(subject.parts)))
+        return Incoming(blend, ends, meeting.partner, self._around.offload)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
-        """The stream is closed: turn what the machine knows into a settlement."""
+        """The stream is closed."""
+        meeting.ended = self._around.clock()
         if self._meeting is meeting:
             self._meeting = None
+        if meeting.incoming is not None:
+            meeting.incoming.cancel()
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
             self._heard(meeting.partner, answer.digest)
         if isinstance(machine, Offerer) and machine.decline is not None:
-            self.window.declined(meeting.partner, machine.decline, self._around.clock())
+            self.window.declined(meeting.partner, machine.decline, meeting.ended)
+            self.agreement.declined(meeting.partner, machine.decline.reason)
+            if self._subject.ready_made:
+                self._desk.release()  # a newer one costs nothing; an encoded one is kept
             return End.DECLINED
         self._buffer.give_back(machine.received)
-        end, timing = machine.end or End.FAILED, meeting.timing
-        if meeting.withdrawn:
-            return end
-        event = ExchangeDone(
-            phase=meeting.phase,
-            outcome=end.value,
-            partner=meeting.partner,
-            round=meeting.round,
-            seconds=self._around.clock() - meeting.began,
-            bytes_sent=session.bytes_sent if session else 0,
-            bytes_received=session.bytes_received if session else 0,
-            distance=meeting.correction.distance if meeting.correction else 0.0,
-            reason=machine.reason,
-            called=timing.called,
-            answer_s=timing.answer_s,
-            start_s=timing.start_s,
-            send_s=timing.send_s,
-            receive_s=timing.receive_s,
-            payload_bytes=timing.payload_received,
-        )
-        if end is End.APPLIED:
-            self._settle_met(meeting, event, decided=isinstance(machine, Acceptor))
-        elif end is End.PENDING:
-            self._settle_pending(meeting, event)
-        else:
-            # Gone before its first PART: somebody else was faster, so it is no suspect.
-            cut = session is not None and session.cut
-            meeting.withdrawn = isinstance(machine, Acceptor) and cut and not machine.filled
-            self._fail(meeting, event)
-        return end
+        return self.settling.conclude(meeting, machine, session)
 
-    def _settle_met(self, meeting: Meeting, event: ExchangeDone, *, decided: bool) -> None:
-        snapshot, correction = meeting.agreed()
-
-        def apply() -> None:
-            self._subject.apply_met(snapshot.vector, correction.vector)
-            if decided:
-                self.in_weights.append((meeting.partner, meeting.round))
-
-        self._around.membership.clear(meeting.partner)
-        if meeting.phase == "consensus":
-            meeting.scheduled.met = True
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
-
-    def _settle_pending(self, meeting: Meeting, event: ExchangeDone) -> None:
-        """I said HAVE and heard none: my own part now, the correction when the partner tells."""
-        snapshot, correction = meeting.agreed()
-        if meeting.phase == "consensus":
-            meeting.scheduled.pending_round = meeting.round
-        self.pending.add(
-            Open(
-                peer=meeting.partner,
-                round=meeting.round,
-                correction=correction.vector,
-                window=self.window.number,
-                phase=meeting.phase,
-                step=snapshot.step,
-            )
-        )
-
-        def apply() -> None:
-            self._subject.apply_solo(snapshot.vector)
-
-        self._around.membership.suspect(meeting.partner, self._around.clock())
-        self.window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
-
-    def _fail(self, meeting: Meeting, event: ExchangeDone) -> None:
-        self.window.unreachable(meeting.partner)
-        if not (meeting.own_act or meeting.withdrawn):
-            self._around.membership.suspect(meeting.partner, self._around.clock())
-        if meeting.snapshot is not None:
-            self._desk.put_back(meeting.snapshot)
-        self._around.emit(event)
-
-    def _go_solo(self) -> None:
-        event = ExchangeDone(phase="train", outcome="solo", partner="", round=self._round)
-        if not self._subject.steps_alone:
-            self.window.over(None, None, self._around.clock())
-            self._around.emit(event)
-            return
-        snapshot = self._desk.take()
-
-        def apply() -> None:
-            self._subject.apply_solo(snapshot.vector)
-
-        self.window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
-
-    def _heard(self, peer: str, digest: Digest) -> None:
+    def _heard(self, peer: str, digest: Digest | None) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
-        now = self._around.clock()
-        self._around.membership.clear(peer)
-        self._around.membership.hear(digest, now)
+        self._around.membership.hear(peer, digest, self._around.clock())
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())
@@ -441,12 +389,3 @@ class Gossip:
         silent = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
         self.pending.expire(self.window.number, silent)
         await self.questions.ask_all(silent)
-
-    def _settle_late(self, item: Open[Any], correction: Any) -> None:
-        def apply() -> None:
-            self._subject.apply_late(correction)
-
-        if item.round == self.scheduled.pending_round:
-            self.scheduled.met = True
-        event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
-        self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from swarmnet.exchange.desk import Correction, Snapshot
+from swarmnet.exchange.desk import Snapshot
+from swarmnet.exchange.payload import Incoming
+from swarmnet.exchange.subject import Correction
 from swarmnet.exchange.timing import Timing
 from swarmnet.wire.messages import Phase
 
@@ -31,8 +33,11 @@ class Meeting:
     layout: str
     scheduled: Scheduled
     timing: Timing
+    ended: float = 0.0
+    work: int = 0
+    """Inner steps behind my payload."""
     snapshot: Snapshot | None = None
-    own: memoryview = field(default_factory=lambda: memoryview(b""))
+    incoming: Incoming | None = None
     correction: Correction | None = None
     own_act: bool = False
     """It failed because of this peer, so the partner is not suspected."""

@@ -1,52 +1,28 @@
-"""The protocol of one meeting: two state machines that see frames and never a socket.
+"""Two state machines that see the frames of one meeting and never a socket.
 
-Rules
------
-1. The *offerer* opens a stream and says OFFER; the *acceptor* answers ACCEPT or DECLINE.
-2. After ACCEPT both send their payload, in PART frames, at the same time.
-3. The offerer says HAVE when it holds the acceptor's payload and found it sound. The acceptor
-   says HAVE only after it holds the offerer's payload *and* the offerer's HAVE.
-4. A side applies when it holds the payload and the partner's HAVE. So the acceptor decides:
-   before the offerer's HAVE reached it, it may still drop; from then on it has applied.
-5. The offerer, having said HAVE and heard none, does not know. It keeps the correction as
-   *pending* and asks later; the acceptor's ledger answers, and an unknown round is answered
-   ``dropped`` and can never be applied afterwards.
-
-Faults of an ordered, reliable stream are a cut at any byte, a freeze (a deadline turns it into a
-cut), a crash, a restart, and the same (peer, round) on another stream. Rule 4 leaves one uncertain
-side instead of two:
-
-    offerer   OFFER ----->            <-- PART* -->           HAVE ----------->
-    acceptor          <----- ACCEPT                                  <--------- HAVE, applied
-    cut here:     nobody applies          nobody applies         ?: pending   both apply
-
-A machine takes a frame or a fact and returns the actions for its shell, in order.
+The protocol is the tables of ``states``; here frames are read into its events, and its actions
+get their data. A machine takes a frame or a fact and returns the actions for its shell, in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from typing import ClassVar
 
 from swarmnet.errors import MessageError, PayloadError
+from swarmnet.exchange.states import ACCEPTOR, ENDS, OFFERER, Do, End, Event, Say, State, Table
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Accept, Decline, Have, Offer
 
+__all__ = ["Acceptor", "Action", "Do", "End", "Machine", "Offerer", "Reserve", "Send"]
 
-class Do(Enum):
-    """Actions without data."""
-
-    SEND_PAYLOAD = auto()
-    """Stream my own payload while frames keep arriving."""
-    VERIFY = auto()
-    """The partner's payload is whole: decode and check it, then call ``verified``."""
-    APPLY = auto()
-    """Both sides may count on each other now: settle the correction."""
-    CLOSE = auto()
-    """I read the last frame: close the stream."""
-    AWAIT_CLOSE = auto()
-    """The partner reads the last frame: let it close first."""
+EVENTS = {
+    Kind.ACCEPT: Event.ACCEPT,
+    Kind.DECLINE: Event.DECLINE,
+    Kind.PART: Event.PART,
+    Kind.HAVE: Event.HAVE,
+}
 
 
 @dataclass(frozen=True)
@@ -58,96 +34,112 @@ class Send:
 
 Action = Do | Send
 
-
-class End(Enum):
-    """How a meeting ended, from one side."""
-
-    APPLIED = "ok"
-    DECLINED = "declined"
-    FAILED = "failed"
-    PENDING = "pending"
-
-
 Reserve = Callable[[int], bytearray]
 """Where the partner's payload goes: called once a meeting is agreed, with the agreed size."""
 
 
 class _Side:
-    """What both roles share: collecting a payload of a known length."""
+    """What both roles share: the way through a table, and collecting a payload."""
+
+    table: ClassVar[Table]
 
     def __init__(self, offer: Offer, reserve: Reserve) -> None:
         self.offer = offer
         self.nbytes = offer.nbytes
-        self.end: End | None = None
+        self.state = State.NEW
         self.reason = ""
         self.received = bytearray()
         self.filled = 0
         self._reserve = reserve
 
     @property
+    def end(self) -> End | None:
+        return ENDS.get(self.state)
+
+    @property
     def landing(self) -> memoryview:
         """Where the next PART's body belongs: a transport that puts it there saves a copy."""
         return memoryview(self.received)[self.filled :]
 
-    def _collect(self, frame: Frame) -> list[Action]:
+    def start(self) -> list[Action]:
+        return self._take(Event.START)
+
+    def on_frame(self, frame: Frame) -> list[Action]:
+        """Raises MessageError or PayloadError at whatever is not expected now."""
+        event = EVENTS.get(frame.kind)
+        if event is None or (self.state, event) not in self.table:
+            role, at = type(self).__name__.lower(), self.state.value.lower()
+            raise MessageError(f"{frame.kind.name} is not expected by the {role} while {at}")
+        if event is Event.PART and self._collect(frame):
+            event = Event.LAST_PART
+        self._read(frame)
+        return self._take(event)
+
+    def verified(self) -> list[Action]:
+        """The partner's payload is sound."""
+        return self._take(Event.VERIFIED)
+
+    def lost(self, reason: str) -> None:
+        """The stream is gone (cut, deadline, fault of the partner). Nothing changes an end."""
+        if self.end is None:
+            self.reason = reason
+            self._take(Event.LOST)
+
+    def _take(self, event: Event) -> list[Action]:
+        row = self.table[self.state, event]
+        self.state = row.to
+        return [Send(self._word(do)) if isinstance(do, Say) else do for do in row.actions]
+
+    def _collect(self, frame: Frame) -> bool:
+        """Whether the payload is whole now."""
         body = frame.body
-        if self.filled == self.nbytes or self.filled + len(body) > self.nbytes or not body:
+        if self.filled + len(body) > self.nbytes or not body:
             raise PayloadError(f"more payload than the {self.nbytes} bytes agreed on")
         landed = isinstance(body, memoryview) and body.obj is self.received
         if not landed:
             self.received[self.filled : self.filled + len(body)] = body
         self.filled += len(body)
-        return [Do.VERIFY] if self.filled == self.nbytes else []
+        return self.filled == self.nbytes
 
-    def _finish(self, end: End, reason: str = "") -> None:
-        self.end, self.reason = end, reason
+    def _read(self, frame: Frame) -> None:
+        """Take in what an expected frame says. Raises MessageError where it makes no sense."""
+        raise NotImplementedError
+
+    def _word(self, say: Say) -> Frame:
+        """The frame for an action of the table."""
+        raise NotImplementedError
+
+
+def _check_have(frame: Frame, round_: int) -> None:
+    if Have.parse(frame).round != round_:
+        raise MessageError("HAVE names another round than this meeting's")
 
 
 class Offerer(_Side):
     """The side that opened the stream; the only one that can end up not knowing."""
 
+    table = OFFERER
+
     def __init__(self, offer: Offer, reserve: Reserve = bytearray) -> None:
         super().__init__(offer, reserve)
         self.accept: Accept | None = None
         self.decline: Decline | None = None
-        self._have_sent = False
 
-    def start(self) -> list[Action]:
-        return [Send(self.offer.frame())]
-
-    def on_frame(self, frame: Frame) -> list[Action]:
-        """Raises MessageError or PayloadError at whatever is not expected now."""
-        if self.accept is None:
-            return self._on_answer(frame)
-        if frame.kind is Kind.PART and not self._have_sent:
-            return self._collect(frame)
-        if frame.kind is Kind.HAVE and self._have_sent and self.end is None:
-            if Have.parse(frame).round != self.accept.round:
-                raise MessageError("HAVE names another round than its ACCEPT")
-            self._finish(End.APPLIED)
-            return [Do.APPLY, Do.CLOSE]
-        raise MessageError(f"{frame.kind.name} is not expected by the offerer now")
-
-    def verified(self) -> list[Action]:
-        """The acceptor's payload is sound: from here on it may count on us."""
-        self._have_sent = True
-        return [Send(Have(round=self.offer.round).frame())]
-
-    def lost(self, reason: str) -> None:
-        """The stream is gone (cut, deadline, fault of the partner)."""
-        if self.end is None:
-            self._finish(End.PENDING if self._have_sent else End.FAILED, reason)
-
-    def _on_answer(self, frame: Frame) -> list[Action]:
+    def _read(self, frame: Frame) -> None:
         if frame.kind is Kind.DECLINE:
             self.decline = Decline.parse(frame)
-            self._finish(End.DECLINED, self.decline.reason)
-            return [Do.CLOSE]
-        self.accept = Accept.parse(frame)
-        if self.accept.nbytes != self.offer.nbytes:
-            raise MessageError("ACCEPT announces a payload of another size")
-        self.received = self._reserve(self.nbytes)
-        return [Do.SEND_PAYLOAD]
+            self.reason = self.decline.reason
+        elif frame.kind is Kind.ACCEPT:
+            self.accept = Accept.parse(frame)
+            if self.accept.nbytes != self.nbytes:
+                raise MessageError("ACCEPT announces a payload of another size")
+            self.received = self._reserve(self.nbytes)
+        elif frame.kind is Kind.HAVE:
+            assert self.accept is not None
+            _check_have(frame, self.accept.round)
+
+    def _word(self, say: Say) -> Frame:
+        return self.offer.frame() if say is Say.OFFER else Have(round=self.offer.round).frame()
 
 
 class Acceptor(_Side):
@@ -155,6 +147,8 @@ class Acceptor(_Side):
 
     ``commit`` asks the ledger, at the moment of rule 4, whether this round may still be applied.
     """
+
+    table = ACCEPTOR
 
     def __init__(
         self,
@@ -166,40 +160,25 @@ class Acceptor(_Side):
         super().__init__(offer, reserve)
         self.accept = accept
         self._commit = commit
-        self._sound = False
-        self._have_received = False
 
     def start(self) -> list[Action]:
         self.received = self._reserve(self.nbytes)
-        return [Send(self.accept.frame()), Do.SEND_PAYLOAD]
+        return super().start()
 
-    def on_frame(self, frame: Frame) -> list[Action]:
-        """Raises MessageError or PayloadError at whatever is not expected now."""
-        if frame.kind is Kind.PART:
-            return self._collect(frame)
-        if frame.kind is Kind.HAVE and self.filled == self.nbytes and not self._have_received:
-            if Have.parse(frame).round != self.offer.round:
-                raise MessageError("HAVE names another round than its OFFER")
-            self._have_received = True
-            return self._maybe_apply()
-        raise MessageError(f"{frame.kind.name} is not expected by the acceptor now")
+    def _take(self, event: Event) -> list[Action]:
+        if self.table[self.state, event].to is not State.DECIDING:
+            return super()._take(event)
+        granted = self._commit()  # first: whoever fails in it leaves a state that can be lost
+        self.reason = "" if granted else "dropped before it was whole"
+        super()._take(event)
+        return super()._take(Event.GRANTED if granted else Event.REFUSED)
 
-    def verified(self) -> list[Action]:
-        self._sound = True
-        return self._maybe_apply()
+    def _read(self, frame: Frame) -> None:
+        if frame.kind is Kind.HAVE:
+            _check_have(frame, self.offer.round)
 
-    def lost(self, reason: str) -> None:
-        if self.end is None:
-            self._finish(End.FAILED, reason)
-
-    def _maybe_apply(self) -> list[Action]:
-        if not (self._sound and self._have_received):
-            return []
-        if not self._commit():
-            self._finish(End.FAILED, "dropped before it was whole")
-            return [Do.CLOSE]
-        self._finish(End.APPLIED)
-        return [Do.APPLY, Send(Have(round=self.accept.round).frame()), Do.AWAIT_CLOSE]
+    def _word(self, say: Say) -> Frame:
+        return self.accept.frame() if say is Say.ACCEPT else Have(round=self.accept.round).frame()
 
 
 Machine = Offerer | Acceptor

@@ -23,10 +23,14 @@ class Questions:
     """Both ends of ``Ask`` and ``Tell``. ``late`` gets a correction that the partner applied."""
 
     def __init__(
-        self, transport: Transport, links: Links, late: Callable[[Open[Any], Any], None]
+        self,
+        transport: Transport,
+        links: Links,
+        pending: Pending[Any],
+        late: Callable[[Open[Any], Any], None],
     ) -> None:
         self.decisions = Decisions()
-        self.pending: Pending[Any] = Pending()
+        self.pending = pending
         self._transport = transport
         self._links = links
         self._late = late

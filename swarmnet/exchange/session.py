@@ -11,20 +11,22 @@ from typing import Any
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import Action, Do, End, Machine, Send
+from swarmnet.exchange.payload import Outgoing
 from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.wire import Frame, Kind
-from swarmnet.wire.frame import PART_BYTES
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What the meeting means to its peer."""
 
-    payload: Callable[[], Awaitable[memoryview]]
-    """Take the snapshot and encode it; called once."""
-    verify: Callable[[bytearray], Awaitable[None]]
-    """Decode and check the partner's payload. Raises PayloadError."""
+    agreed: Callable[[], Outgoing]
+    """The meeting is on: what to send. Called once. Raises LinkError."""
+    landed: Callable[[bytearray, int], None]
+    """So many bytes of the partner's payload are there. Raises PayloadError."""
+    verify: Callable[[], Awaitable[None]]
+    """All of them are: decoded, checked, reduced. Raises PayloadError."""
     apply: Callable[[], None]
 
 
@@ -41,7 +43,7 @@ class Session:
         self._machine = machine
         self._hooks = hooks
         self._links = links
-        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Frame | Outgoing] = asyncio.Queue()
         self._sender: asyncio.Task[None] | None = None
         self._next: list[Action] | None = None
         self.timing = timing
@@ -98,7 +100,11 @@ class Session:
     async def _meet(self) -> None:
         await self._perform(self._begin() if self._next is None else self._next)
         while self._machine.end is None:
-            await self._perform(self._machine.on_frame(await self._receive(self._deadline_s)))
+            frame = await self._receive(self._deadline_s)
+            actions = self._machine.on_frame(frame)
+            if frame.kind is Kind.PART:
+                self._hooks.landed(self._machine.received, self._machine.filled)
+            await self._perform(actions)
 
     def _begin(self) -> list[Action]:
         self._sender = asyncio.create_task(self._send_all())
@@ -110,12 +116,9 @@ class Session:
                 case Send(frame):
                     self._outbox.put_nowait(frame)
                 case Do.SEND_PAYLOAD:
-                    payload = await self._hooks.payload()
-                    for start in range(0, len(payload), PART_BYTES):
-                        part = payload[start : start + PART_BYTES]
-                        self._outbox.put_nowait(Frame(Kind.PART, part))
+                    self._outbox.put_nowait(self._hooks.agreed())
                 case Do.VERIFY:
-                    await self._hooks.verify(self._machine.received)
+                    await self._hooks.verify()
                     await self._perform(self._machine.verified())
                 case Do.APPLY:
                     self._links.learn(self._stream.peer, self.timing)
@@ -126,17 +129,24 @@ class Session:
                     await self._await_close()
 
     async def _send_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            frame = await self._outbox.get()
-            asked = loop.time()
-            try:
-                await self._stream.send(frame, self._deadline_s)
-            except DeadlinePassed:
-                self.timing.gave_up(asked, loop.time())
-                raise
-            self.bytes_sent += frame.wire_bytes
-            self.timing.sent(frame, loop.time())
+            item = await self._outbox.get()
+            if isinstance(item, Frame):
+                await self._send(item)
+                continue
+            for part in range(item.parts):
+                await self._send(Frame(Kind.PART, await item.part(part)))
+
+    async def _send(self, frame: Frame) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        try:
+            await self._stream.send(frame, self._deadline_s)
+        except DeadlinePassed:
+            self.timing.gave_up(asked, loop.time())
+            raise
+        self.bytes_sent += frame.wire_bytes
+        self.timing.sent(frame, loop.time())
 
     async def _receive(self, deadline_s: float) -> Frame:
         loop = asyncio.get_running_loop()

@@ -55,6 +55,7 @@ class Window:
         self._rng = rng
         self._pace = Pace(steps_since=0, total_steps=0, progress=0.0)
         self.origin = 0
+        self._worked_from = 0
         self._boundary_at = 0.0
         self._step_s = 0.0
         self._ripe_at: int | None = None
@@ -71,12 +72,21 @@ class Window:
         self._boundary_at = now
         self._pace = self._pace_at(total_steps, progress)
 
-    def ripen(self, total_steps: int) -> None:
+    def ripen(self, total_steps: int, progress: float) -> None:
         """A newcomer meets before its first own step: its displacement is zero, weighs nothing."""
+        self._worked_from = total_steps
         for since in range(1, LONGEST_WINDOW):
-            if self._cadence.ready(Pace(since, total_steps, 0.0)):
+            if self._cadence.ready(Pace(since, total_steps, progress, self._step_s)):
                 self.origin = total_steps - since
                 return
+
+    def resume(self, total_steps: int) -> None:
+        """A peer that comes back has not worked for anybody's mean yet."""
+        self._worked_from = total_steps
+
+    def work(self, snapshot_steps: int) -> int:
+        """Inner steps behind the displacement of the snapshot of this step."""
+        return max(0, snapshot_steps - self._worked_from)
 
     def welcome_at(self, total_steps: int, progress: float) -> bool:
         """Whether an offer would be accepted after this step. Safe from the training thread."""
@@ -97,7 +107,8 @@ class Window:
         """
         since = 0 if busy else self._pace.steps_since
         for ahead in range(1, LOOKAHEAD):
-            pace = Pace(since + ahead, self._pace.total_steps + ahead, 0.0)
+            total_steps = self._pace.total_steps + ahead
+            pace = Pace(since + ahead, total_steps, self._pace.progress, self._step_s)
             if self._cadence.willing(pace):
                 return max(0.0, ahead * self._step_s - (now - self._boundary_at))
         return LOOKAHEAD * self._step_s
@@ -166,6 +177,7 @@ class Window:
         self.number += 1
         ripe_at = self._ripe_at if self._ripe_at is not None else self._pace.total_steps
         self.origin = snapshot_steps if snapshot_steps is not None else ripe_at
+        self._worked_from = self.origin
         self._ripe_at = None
         self._order = []
         self._not_before.clear()
@@ -175,7 +187,7 @@ class Window:
             self.history.append(partner)
 
     def _pace_at(self, total_steps: int, progress: float) -> Pace:
-        return Pace(max(0, total_steps - self.origin), total_steps, progress)
+        return Pace(max(0, total_steps - self.origin), total_steps, progress, self._step_s)
 
     def _waited(self) -> int:
         """Steps since the window was ripe: each allows one more stranger to be asked."""

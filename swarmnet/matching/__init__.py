@@ -36,5 +36,5 @@ class Matching(Protocol):
         ...
 
     def rounds(self, n: int) -> int:
-        """Scheduled rounds after which a consensus phase of ``n`` peers is over."""
+        """Scheduled rounds that begin a consensus phase of ``n`` peers; 0: it meets nobody."""
         ...

@@ -1,6 +1,8 @@
 """Who is in the run, kept current: our status goes into the DHT, everybody's comes out of it.
 
-Reads feed ``Membership``, which alone decides who is alive. Beside the statuses there is one
+Reads feed ``Membership``, which alone decides who is alive. We write at every renewal, which costs
+the same in any swarm; a read costs the records of all peers, so whoever trains, and hears of the
+others at every meeting, reads when its ``Lookout`` says so. Beside the statuses there is one
 record of orders; only those signed by the run's owner count.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +20,19 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from swarmnet.errors import LinkError
-from swarmnet.events import Event, PeerSeen
+from swarmnet.events import Event, PeerSeen, ViewSeen
+from swarmnet.exchange.lookout import Lookout
 from swarmnet.exchange.membership import Membership, Status
-from swarmnet.wire.messages import Count, Seconds
+from swarmnet.wire.messages import Count, Word
 
 Order = Literal["run", "pause", "end"]
 PEERS, CONTROL = "peers", "control"
 _LOOK_ALONE_S = 1.0
 """While nobody else is known we look this often, so that a swarm that starts finds itself."""
 _LEAVE_S = 2.0
+_ORDER_RENEWALS = 2
+"""Orders are looked for this often also while the book of peers stays shut."""
+_REPORT_S = 30.0
 MAX_ADDRESSES = 4
 Address = Annotated[str, StringConstraints(max_length=200)]
 EntryT = TypeVar("EntryT", bound=BaseModel)
@@ -44,19 +51,10 @@ class Records(Protocol):
     async def lookup(self, key: str) -> dict[str, dict[str, Any]]: ...
 
 
-class _StatusEntry(BaseModel):
-    """A ``Status`` as strangers may write it."""
+class _StatusEntry(Word):
+    """A peer's own word with where it listens, as strangers may write it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-    incarnation: Count
-    counter: Count
-    state: Literal["syncing", "training", "paused", "consensus", "serving", "left"]
-    role: Annotated[str, StringConstraints(max_length=20)]
-    tokens: Count
-    elapsed_s: Seconds
-    step: Count
-    rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []
+    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES, default_factory=list)]
 
 
 class _OrderEntry(BaseModel):
@@ -67,10 +65,15 @@ class _OrderEntry(BaseModel):
 
 @dataclass(frozen=True)
 class PhonebookOptions:
-    """How often the book turns over, and whose orders count (a peer id)."""
+    """How often the book turns over, and whose orders count (a peer id).
+
+    ``clock`` is that of the ``Membership``; the ``wall`` clock only numbers lives and orders.
+    """
 
     renew_s: float
     owner: str
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
 
 
 class Phonebook:
@@ -94,25 +97,35 @@ class Phonebook:
         self._membership = membership
         self._status = status
         self._options = options
+        self._clock = options.clock
         self._loop = asyncio.get_running_loop()
-        self._incarnation = int(time.time())
+        self._lookout = Lookout(membership)
+        self._incarnation = int(options.wall())
+        self._began = self._clock()
         self._counter = 0
         self._issued_ms = 0
-        self._seen: dict[str, bool] = {}
+        self._orders_read = float("-inf")
+        self._seen: set[str] = set()
+        self._reported = self._clock()
         self._nudged = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Enter ourselves and read the book once, then keep both up until ``leave``."""
-        mine = (await self._lookup(PEERS)).get(self._node.me)
-        if mine is not None and (last := _parse(_StatusEntry, mine)) is not None:
-            self._incarnation = max(self._incarnation, last.incarnation + 1)
+        self._outlive((await self._lookup(PEERS)).get(self._node.me))
         await self._publish()
-        await self._read()
+        await self._read_peers()
+        await self._read_order()
         self._task = self._loop.create_task(self._keep())
 
+    @property
+    def reads(self) -> int:
+        """How often the records of all peers were read."""
+        return self._lookout.reads
+
     def mine(self) -> Status:
-        """Our status now, under the counter last published: what a digest says of us."""
+        """Our own word now, newer than every word before: for a record or a digest."""
+        self._counter = max(self._counter + 1, int(1000 * (self._clock() - self._began)))
         return dataclasses.replace(
             self._status(), incarnation=self._incarnation, counter=self._counter
         )
@@ -148,14 +161,14 @@ class Phonebook:
                     due = self._loop.time() + self._options.renew_s
                     await self._publish()
                     await self._publish_order()
-                await self._read()
+                await self._look(nudged)
             except Exception:
                 log.exception("the phone book could not be renewed: a bug of ours")
 
     async def _wait(self, due: float) -> bool:
         """Until nudged, due, or (while alone) time for another look; whether nudged."""
         left = due - self._loop.time()
-        if True not in self._seen.values():
+        if not self._seen:
             left = min(left, _LOOK_ALONE_S)
         try:
             async with asyncio.timeout(max(left, 0.01)):
@@ -165,8 +178,18 @@ class Phonebook:
         self._nudged.clear()
         return True
 
+    async def _look(self, nudged: bool) -> None:
+        """Read what may have changed. Only meetings in training bring digests often enough."""
+        now = self._clock()
+        eager = nudged or not self._seen or self._status().state != "training"
+        if eager or self._lookout.due(now):
+            await self._read_peers()
+        # Timers are a little late or early: half a renewal keeps the rhythm.
+        if eager or now - self._orders_read > (_ORDER_RENEWALS - 0.5) * self._options.renew_s:
+            await self._read_order()
+        self._report(self._clock())
+
     async def _publish(self, **changes: str) -> None:
-        self._counter += 1
         status = dataclasses.replace(self.mine(), **changes)  # type: ignore[arg-type]
         try:
             body = dataclasses.asdict(status)
@@ -183,19 +206,35 @@ class Phonebook:
             except LinkError as error:
                 log.debug("the order was not published: %s", error)
 
-    async def _read(self) -> None:
-        now = time.monotonic()
-        for peer, body in (await self._lookup(PEERS)).items():
+    async def _read_peers(self) -> None:
+        now = self._clock()
+        book = await self._lookup(PEERS)
+        for peer, body in book.items():
             entry = _parse(_StatusEntry, body)
             if entry is not None and peer != self._node.me:
                 self._node.learn(peer, entry.addresses)
                 status = Status(**entry.model_dump(exclude={"addresses"}))
                 self._membership.observe(peer, status, now)
-                self._seen.setdefault(peer, False)
+        if book:
+            self._lookout.read(now)
+        self._outlive(book.get(self._node.me))
         self._report(now)
+
+    async def _read_order(self) -> None:
+        self._orders_read = self._clock()
         said = (await self._lookup(CONTROL)).get(self._options.owner)
         if said is not None and (order := _parse(_OrderEntry, said)) is not None:
             self._take_order(order)
+
+    def _outlive(self, mine: dict[str, Any] | None) -> None:
+        """An earlier life's record is newer than ours when the clock was set back between them.
+
+        Found at the start or, if the book could not be read then, whenever it can.
+        """
+        if mine is None or (last := _parse(_StatusEntry, mine)) is None:
+            return
+        if (last.incarnation, last.counter) > (self._incarnation, self._counter):
+            self._incarnation = last.incarnation + 1
 
     async def _lookup(self, key: str) -> dict[str, dict[str, Any]]:
         try:
@@ -205,14 +244,17 @@ class Phonebook:
             return {}
 
     def _report(self, now: float) -> None:
-        for peer, was_alive in self._seen.items():
-            alive = not self._membership.is_dead(peer, now)
-            if alive != was_alive:
-                self._seen[peer] = alive
-                self.on_event(PeerSeen(peer_id=peer, alive=alive))
+        alive = set(self._membership.alive(now, suspects=True))
+        for peer in sorted(alive ^ self._seen):
+            self.on_event(PeerSeen(peer_id=peer, alive=peer in alive))
+        self._seen = alive
+        if now - self._reported >= _REPORT_S and (ages := self._membership.ages(now)):
+            self._reported = now
+            middle = statistics.median(ages)
+            self.on_event(ViewSeen(len(ages), middle, ages[-1], self._lookout.reads))
 
     def _next_issue(self) -> int:
-        return max(int(time.time() * 1000), self._issued_ms + 1)
+        return max(int(self._options.wall() * 1000), self._issued_ms + 1)
 
     def _take_order(self, entry: _OrderEntry) -> None:
         """An order older than the last one is a replica that lags behind."""

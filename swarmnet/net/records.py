@@ -26,8 +26,9 @@ RECORDS = ("peers", "control")
 VERSION = 1
 MAX_VALUE_BYTES = 2048
 LIFE_S = 30 * 60.0
-SLACK_S = 10 * 60.0
-"""How far ahead of ours another computer's clock may be."""
+SLACK_S = 25 * 60.0
+"""How far ahead of ours another computer's clock may be: one is ten minutes fast and one as slow,
+with something to spare."""
 
 
 def key_of(fingerprint: str, name: str) -> str:

@@ -3,18 +3,18 @@
 One meeting is split so that late and lost partners keep the swarm's mean where the rule says.
 With ``theta`` the snapshot that was sent, own and mean the decoded contributions::
 
-    sent = outer.contribution(theta)         # before solo: it may hold the slow weights
-    moved = outer.solo(theta)                # own part, at once, whoever answers
-    c = outer.correction(own, mean)          # the group's part; sums to zero over the group
-    outer.settle(c)                          # on time or late
+    outer.contribution(theta, out)           # before solo: it may hold the slow weights
+    outer.solo(theta, live)                  # own part, at once, whoever answers
+    c = outer.correction(mean - own)         # the group's part; sums to zero over the group
+    outer.settle(c); live += c               # on time or late
 
-The live weights move by ``moved`` and by ``c``, as displacements of the snapshot, so inner
-steps go on meanwhile. A partner lost after its snapshot costs the correction and nothing else.
+The live weights move by displacements of the snapshot, so inner steps go on meanwhile. A partner
+lost after its snapshot costs the correction and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,26 +28,36 @@ class Outer(Protocol):
         """Begin at ``theta``: slow weights there, no momentum."""
         ...
 
-    def contribution(self, theta: Tensor) -> Tensor:
-        """What to send for the immutable snapshot ``theta``: (width * P,), maybe ``theta``."""
+    @property
+    def sends_theta(self) -> bool:
+        """What is sent is the snapshot itself: ``contribution`` is not called."""
+        ...
+
+    def contribution(self, theta: Tensor, out: Tensor) -> None:
+        """Fill ``out``, (width, P), with what to send for the immutable snapshot ``theta``."""
         ...
 
     def width(self) -> int:
         """Vectors of P values in a contribution: 1 or 2."""
         ...
 
-    def solo(self, theta: Tensor) -> Tensor | None:
-        """The outer step of a group of one: moves the own state.
+    def shares(self, works: Sequence[int]) -> list[list[float]]:
+        """Each member's weight in the group's mean, for each row of a contribution.
 
-        Returns the displacement of theta, (P,), or None where that is zero.
+        ``works``: the inner steps behind each member's contribution, 0 for one that listens.
         """
         ...
 
-    def correction(self, own: Tensor, mean: Tensor) -> Tensor:
-        """What the group changes about the solo step: (P,) from two (width * P,).
+    def solo(self, theta: Tensor, live: Tensor) -> None:
+        """The outer step of a group of one: moves the own state, and ``live`` (P,) with it."""
+        ...
 
-        Both come from decoded payloads, the own one too: then the corrections of a group's
-        members sum to zero whatever a codec lost. It reads no state, so it may come late.
+    def correction(self, pull: Tensor) -> Tensor:
+        """What the group changes about the solo step: (n,) from (width, n) of any columns.
+
+        ``pull`` is the group's mean minus the own contribution, both of decoded payloads: then
+        the corrections of a group's members sum to zero whatever a codec lost. It may be
+        overwritten. No state is read, so a correction may come late.
         """
         ...
 
@@ -56,7 +66,7 @@ class Outer(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state for checkpoints and joiners, each (P,); not modified by later steps."""
+        """The state for checkpoints and joiners, each (P,): copies."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

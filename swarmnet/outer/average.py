@@ -5,7 +5,7 @@ It is NoLoCo's rule with alpha = 0 and beta = gamma = 1, which needs no slow sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swarmnet.config import Section
@@ -26,17 +26,24 @@ class Average:
     def start(self, theta: Tensor) -> None:
         pass
 
-    def contribution(self, theta: Tensor) -> Tensor:
-        return theta
+    @property
+    def sends_theta(self) -> bool:
+        return True
+
+    def contribution(self, theta: Tensor, out: Tensor) -> None:
+        out[0] = theta
 
     def width(self) -> int:
         return 1
 
-    def solo(self, theta: Tensor) -> Tensor | None:
-        return None
+    def shares(self, works: Sequence[int]) -> list[list[float]]:
+        return [[1.0] * len(works)]
 
-    def correction(self, own: Tensor, mean: Tensor) -> Tensor:
-        return mean - own
+    def solo(self, theta: Tensor, live: Tensor) -> None:
+        pass
+
+    def correction(self, pull: Tensor) -> Tensor:
+        return pull[0]
 
     def settle(self, correction: Tensor) -> None:
         pass

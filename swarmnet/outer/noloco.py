@@ -13,6 +13,9 @@ step uses the own Delta for D and the own phi for P, and the correction
 is added to delta and phi when the partner's payload is there. With gamma equal to beta this is
 ``beta * (mean of theta - theta)``, so sending theta alone is exact and halves the bytes.
 
+With ``by_work`` D weighs each Delta by the inner steps behind it while P stays the plain mean, so
+that the consensus terms of a group still cancel. Then phi and Delta travel separately.
+
 Stability. Without gradients, under random pairs of N replicas, the distance between replicas
 shrinks if and only if ``0 < gamma < 2 (1 - alpha^2) / (1 - alpha / (N - 1))``; the bound here
 is the one for N to infinity. (The paper's interval allows alpha 0.9 with gamma 1, which grows.)
@@ -22,13 +25,14 @@ for many meetings, so there corrections move phi only and never enter delta.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from swarmnet.config import Section
+from swarmnet.outer._spans import spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +47,7 @@ class NoLoCo:
         alpha: float = Field(0.5, ge=0, lt=1, description="outer momentum")
         beta: float = Field(0.7, gt=0, allow_inf_nan=False, description="outer learning rate")
         gamma: float = Field(0.7, allow_inf_nan=False, description="strength of the consensus")
+        by_work: bool = Field(False, description="weigh Delta by inner steps; doubles the bytes")
         no_consensus: bool = Field(False, description="really run with gamma = 0")
 
         @model_validator(mode="after")
@@ -67,37 +72,52 @@ class NoLoCo:
     def start(self, theta: Tensor) -> None:
         self._phi, self._delta = theta.detach().clone(), torch.zeros_like(theta)
 
-    def contribution(self, theta: Tensor) -> Tensor:
-        if self.config.gamma == self.config.beta:
-            return theta
+    @property
+    def sends_theta(self) -> bool:
+        config = self.config
+        return config.gamma == config.beta and not config.by_work
+
+    def contribution(self, theta: Tensor, out: Tensor) -> None:
         phi, _ = self._state()
-        return theta - phi if self.config.no_consensus else torch.cat((phi, theta - phi))
+        if self.sends_theta:
+            out[0] = theta
+        elif self.config.no_consensus:
+            torch.sub(theta, phi, out=out[0])
+        else:
+            out[0] = phi
+            torch.sub(theta, phi, out=out[1])
 
     def width(self) -> int:
-        return 1 if self.config.no_consensus or self.config.gamma == self.config.beta else 2
+        return 1 if self.config.no_consensus or self.sends_theta else 2
 
-    def solo(self, theta: Tensor) -> Tensor | None:
-        phi, delta = self._state()
-        delta = self.config.alpha * delta + self.config.beta * (theta - phi)
-        self._phi, self._delta = phi + delta, delta
-        return self._phi - theta
+    def shares(self, works: Sequence[int]) -> list[list[float]]:
+        equal = [1.0] * len(works)
+        weighed = [float(work) for work in works] if self.config.by_work and any(works) else equal
+        return [equal, weighed] if self.width() == 2 else [weighed]
 
-    def correction(self, own: Tensor, mean: Tensor) -> Tensor:
-        difference = mean - own
+    def solo(self, theta: Tensor, live: Tensor) -> None:
+        phis, deltas = self._state()
+        for span in spans(theta):
+            phi, delta, snapshot = phis[span], deltas[span], theta[span]
+            delta.mul_(self.config.alpha).add_(snapshot - phi, alpha=self.config.beta)
+            phi.add_(delta)
+            live[span].add_(phi - snapshot)
+
+    def correction(self, pull: Tensor) -> Tensor:
         if self.width() == 1:
-            return self.config.beta * difference
-        phi, delta = difference.chunk(2)
-        return self.config.beta * delta + self.config.gamma * phi
+            return pull[0].mul_(self.config.beta)
+        phi: Tensor = pull[0].mul_(self.config.gamma)
+        return phi.add_(pull[1], alpha=self.config.beta)
 
     def settle(self, correction: Tensor) -> None:
         phi, delta = self._state()
-        self._phi = phi + correction
+        phi.add_(correction)
         if self.config.alpha < HIGH_MOMENTUM:
-            self._delta = delta + correction
+            delta.add_(correction)
 
     def tensors(self) -> dict[str, Tensor]:
         phi, delta = self._state()
-        return {"phi": phi, "delta": delta}
+        return {"phi": phi.clone(), "delta": delta.clone()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         if sorted(tensors) != ["delta", "phi"] or tensors["phi"].shape != tensors["delta"].shape:

@@ -24,3 +24,13 @@ class Reduce(Protocol):
             ValueError: no contributions, another number of weights, or no positive weight.
         """
         ...
+
+    def pull(
+        self, own: Tensor, others: Sequence[Tensor], weights: Sequence[float], out: Tensor
+    ) -> None:
+        """Fill ``out`` with where ``combine`` would move ``own``: the result minus ``own``.
+
+        ``weights`` begin with the own one. The pulls of a pair are exact opposites. ``out`` is
+        none of the inputs. Raises ValueError as ``combine``.
+        """
+        ...

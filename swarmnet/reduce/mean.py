@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from swarmnet.config import Section
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SPAN = 1 << 16
 
@@ -23,9 +22,7 @@ class Mean:
         self.config = config
 
     def combine(self, contributions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        total = sum(weights)
-        if len(contributions) != len(weights) or min(weights, default=-1.0) < 0 or total <= 0:
-            raise ValueError(f"{len(contributions)} contributions do not go with {weights=}")
+        total = _total(len(contributions), weights)
         # Shares first: a plain sum of finite values can overflow. And no fused multiply-add:
         # it rounds otherwise than multiply and add, on some machines and not on others.
         mean = contributions[0] * (weights[0] / total)
@@ -35,3 +32,21 @@ class Mean:
                 span = slice(start, start + SPAN)
                 mean[span] += contribution[span] * (weight / total)
         return mean
+
+    def pull(
+        self, own: Tensor, others: Sequence[Tensor], weights: Sequence[float], out: Tensor
+    ) -> None:
+        total = _total(1 + len(others), weights)
+        if not others:
+            out.zero_()
+            return
+        torch.sub(others[0], own, out=out).mul_(weights[1] / total)
+        for other, weight in zip(others[1:], weights[2:], strict=True):
+            out.add_((other - own).mul_(weight / total))
+
+
+def _total(members: int, weights: Sequence[float]) -> float:
+    total = sum(weights)
+    if members != len(weights) or min(weights, default=-1.0) < 0 or total <= 0:
+        raise ValueError(f"{members} contributions do not go with {weights=}")
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +18,19 @@ from numpy.typing import NDArray
 from swarmnet.errors import PayloadError
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.consensus import Plan, reach_consensus
-from swarmnet.exchange.desk import Correction, Desk
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
+from swarmnet.exchange.lookout import Lookout
 from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.subject import Correction
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.sim.clock import now
 from swarmnet.sim.network import SimNetwork
 
 Floats = NDArray[np.float64]
+PART_VALUES = 1 << 16
 
 
 class VectorSubject:
@@ -36,20 +40,21 @@ class VectorSubject:
         self.live = vector.copy()
         self.nbytes = vector.nbytes
         self.layout = f"{vector.size:016x}"
+        self.parts = -(-vector.size // PART_VALUES)
+        self.ready_made = True
         self.steps_alone = False
 
     def capture(self) -> Floats:
         return self.live.copy()
 
-    def encode(self, snapshot: Floats) -> memoryview:
-        return memoryview(snapshot.tobytes())
+    def part_nbytes(self, part: int) -> int:
+        return int(self.live[_span(part)].nbytes)
 
-    def correct(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
-        mine, other = np.frombuffer(own), np.frombuffer(theirs)
-        if not np.isfinite(other).all():
-            raise PayloadError("payload is not finite")
-        difference = other - mine
-        return Correction(difference / 2, float(np.sqrt(np.mean(difference**2))))
+    def encode(self, snapshot: Floats, part: int) -> memoryview:
+        return memoryview(snapshot[_span(part)].tobytes())
+
+    def blend(self, snapshot: Floats, me: str, works: Mapping[str, int]) -> VectorBlend:
+        return VectorBlend(snapshot, me)
 
     def apply_met(self, snapshot: Floats, correction: Floats) -> None:
         self.live += correction
@@ -62,6 +67,51 @@ class VectorSubject:
 
     def enter_consensus(self) -> None:
         """Training meets by pure averages already."""
+
+
+class VectorBlend:
+    """The plain mean of a group's vectors."""
+
+    def __init__(self, own: Floats, me: str) -> None:
+        self._own = own
+        self._me = me
+        self._correction = np.zeros_like(own)
+        self._squares = 0.0
+        self._compared = 1
+
+    def take(self, part: int, payloads: Mapping[str, memoryview]) -> None:
+        span = _span(part)
+        self._correction[span] = self._mean(part, payloads) - self._own[span]
+
+    def fuse(self, part: int, payloads: Mapping[str, memoryview]) -> memoryview:
+        return memoryview(self._mean(part, payloads).tobytes())
+
+    def adopt(self, part: int, mean: memoryview) -> None:
+        span = _span(part)
+        self._correction[span] = _floats(mean) - self._own[span]
+
+    def finish(self) -> Correction:
+        return Correction(self._correction, (self._squares / self._compared) ** 0.5)
+
+    def _mean(self, part: int, payloads: Mapping[str, memoryview]) -> Floats:
+        own = self._own[_span(part)]
+        vectors = {peer: _floats(payload) for peer, payload in payloads.items()}
+        self._squares += float(sum(np.sum((vector - own) ** 2) for vector in vectors.values()))
+        self._compared = self._own.size * len(vectors)
+        vectors[self._me] = own
+        mean: Floats = np.mean([vectors[peer] for peer in sorted(vectors)], axis=0)
+        return mean
+
+
+def _span(part: int) -> slice:
+    return slice(part * PART_VALUES, (part + 1) * PART_VALUES)
+
+
+def _floats(payload: memoryview) -> Floats:
+    vector = np.frombuffer(payload)
+    if not np.isfinite(vector).all():
+        raise PayloadError("payload is not finite")
+    return vector
 
 
 @dataclass(frozen=True)
@@ -90,6 +140,7 @@ class SimPeer:
     ) -> None:
         self.me = me
         self.steps = 0
+        self.slowdown = 1.0
         self.added = np.zeros(8)
         self.events: list[ExchangeDone] = []
         self._network = network
@@ -101,7 +152,9 @@ class SimPeer:
         self._counter = 0
         self.state = "training"
         self._incarnation = int(now()) + 1
+        self._born = now()
         self.membership = Membership(me, options.renew_s)
+        self.lookout = Lookout(self.membership)
         self.window = Window(me, options.cadence, options.matching, random.Random(seed))
         self.desk = Desk(self.subject, self._wants)
         self.around = Surroundings(
@@ -116,6 +169,8 @@ class SimPeer:
         self.gossip = Gossip(self.around, self.window, self.desk, self.subject, self._incarnation)
 
     def status(self) -> Status:
+        """Our own word now, newer than every word before."""
+        self._counter = max(self._counter + 1, int(1000 * (now() - self._born)))
         return Status(self._incarnation, self._counter, self.state, step=self.steps)
 
     async def start(self) -> None:
@@ -127,7 +182,8 @@ class SimPeer:
 
     async def finish(self, plan: Plan) -> int:
         """Stop stepping and take part in the consensus phase. Returns the meetings held."""
-        self.state = self.gossip.stance = "consensus"
+        self.state = "consensus"
+        self.gossip.enter_consensus()
         self._publish()
         return await reach_consensus(self.gossip, self.around, plan)
 
@@ -139,21 +195,23 @@ class SimPeer:
         return self.gossip.stance == "consensus" or self.window.welcome_at(step, progress)
 
     def _publish(self) -> None:
-        self._counter += 1
         self._book.statuses[self.me] = self.status()
 
     async def _renew(self) -> None:
         while True:
             self._publish()
-            for peer, status in self._book.statuses.items():
-                self.membership.observe(peer, status, now())
+            if self.state != "training" or self.lookout.due(now()):
+                self.lookout.read(now())
+                for peer, status in self._book.statuses.items():
+                    self.membership.observe(peer, status, now())
             await asyncio.sleep(self._options.renew_s)
 
     async def _train(self) -> None:
         while True:
             self.settle()
             if self.state == "training":
-                await asyncio.sleep(self._options.step_s * (0.9 + 0.2 * self._random.random()))
+                step_s = self._options.step_s * self.slowdown
+                await asyncio.sleep(step_s * (0.9 + 0.2 * self._random.random()))
                 await self._network.thaw(self.me)
                 if self.state != "training":
                     continue

@@ -7,7 +7,7 @@ corrections come back, and the live weights move by displacement while inner ste
 from __future__ import annotations
 
 import hashlib
-import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from swarmnet.codec import Codec
 from swarmnet.config import Choice, RunConfig
 from swarmnet.errors import PayloadError
-from swarmnet.exchange.desk import Correction
 from swarmnet.inner import Inner
 from swarmnet.outer import Outer
 from swarmnet.reduce import Reduce
+from swarmnet.train.blend import Arithmetic, Frozen, ReplicaBlend
 from swarmnet.train.flat import flatten_parameters, layout_hash, trainable_parameters
+from swarmnet.train.grid import Grid
+from swarmnet.train.lane import Lane
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Rules:
 
 
 class Replica:
-    """Implements ``exchange.desk.Subject`` for a torch module. ``theta`` is (P,) float32."""
+    """Implements ``exchange.subject.Subject`` for a torch module. ``theta`` is (P,) float32."""
 
     def __init__(self, module: nn.Module, run: RunConfig, seed: int) -> None:
         """``module`` is on its device already; ``seed`` is this peer's own (codec noise)."""
@@ -56,77 +58,77 @@ class Replica:
         self.theta: Tensor = flatten_parameters(module)
         self.rules = Rules.of(run, module)
         self.rules.outer.start(self.theta)
-        self._outer = self.rules.outer
         self._generator = torch.Generator(device=self.theta.device).manual_seed(seed)
-        self._snapshot = torch.empty_like(self.theta)
+        self._lane = Lane(self.theta.device)
         self._met = False
-        self._decoding = threading.Lock()
         self.layout = self.rules.signature
-        self._reserve()
         self.steps_alone = run.outer.name != "average"
+        self._enter(self.rules.outer)
+
+    def _enter(self, outer: Outer) -> None:
+        """Sizes and buffers of meetings, reserved once: fresh memory costs more than arithmetic."""
+        self._outer = outer
+        grid = Grid(self.rules.codec, outer.width(), self.theta.numel())
+        self._arithmetic = Arithmetic(
+            outer, self.rules.reduce, self.rules.codec, grid, self._generator, self._lane
+        )
+        self.parts, self.nbytes = grid.parts, grid.nbytes
+        self.part_nbytes = grid.part_nbytes
+        self._frozen = deque(Frozen(self.theta, self._arithmetic) for _ in range(2))
+        self._spare = [torch.empty_like(self.theta)]
 
     # ---- for the exchange ---------------------------------------------------------------------
 
-    def capture(self) -> Tensor:
-        """Copy theta into the one snapshot buffer: (P,)."""
-        return self._snapshot.copy_(self.theta)
+    @property
+    def ready_made(self) -> bool:
+        """Only memory of the CPU can be lent to a socket."""
+        return self.rules.codec.as_is and self.theta.device.type == "cpu"
 
-    def encode(self, snapshot: Tensor) -> memoryview:
-        with torch.no_grad():
-            contribution = self._outer.contribution(snapshot)
-            return memoryview(self.rules.codec.encode(contribution, self._generator)).cast("B")
-
-    def correct(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
-        """Both sides combine in the order of ids, so that they compute the same bits."""
-        # The thread of a cancelled meeting may still be here when the next meeting comes.
-        with self._decoding:
-            return self._corrected(me, own, peer, theirs)
+    def capture(self) -> Frozen:
+        self._frozen.rotate()
+        self._frozen[0].capture(self.theta)
+        return self._frozen[0]
 
     @torch.no_grad()
-    def _corrected(self, me: str, own: memoryview, peer: str, theirs: memoryview) -> Correction:
-        mine, other = self._decoded
-        self.rules.codec.decode(own, mine)
-        self.rules.codec.decode(theirs, other)
-        ordered = [mine, other] if me < peer else [other, mine]
-        mean = self.rules.reduce.combine(ordered, [1.0, 1.0])
-        vector = self._outer.correction(mine, mean)
-        numel = self.theta.numel()
-        difference = other[:numel].sub_(mine[:numel])
-        return Correction(vector, float(torch.linalg.vector_norm(difference)) / numel**0.5)
+    def encode(self, snapshot: Frozen, part: int) -> memoryview:
+        with self._arithmetic.working():
+            return snapshot.encoded(part)
+
+    def blend(self, snapshot: Frozen, me: str, works: Mapping[str, int]) -> ReplicaBlend:
+        vector = self._spare.pop() if self._spare else torch.empty_like(self.theta)
+        return ReplicaBlend(self._arithmetic, snapshot, vector, me, works)
 
     @torch.no_grad()
-    def apply_met(self, snapshot: Tensor, correction: Tensor) -> None:
+    def apply_met(self, snapshot: Frozen, correction: Tensor) -> None:
         self._met = True
         self.apply_solo(snapshot)
         self.apply_late(correction)
 
     @torch.no_grad()
-    def apply_solo(self, snapshot: Tensor) -> None:
+    def apply_solo(self, snapshot: Frozen) -> None:
         """Before the first partner there is no outer step: alone it would only slow down."""
-        if not self._met:
-            return
-        displacement = self._outer.solo(snapshot)
-        if displacement is not None:
-            self.theta += displacement
+        if self._met:
+            self._outer.solo(snapshot.theta, self.theta)
 
     @torch.no_grad()
     def apply_late(self, correction: Tensor) -> None:
         self._outer.settle(correction)
         self.theta += correction
+        self._spare = [correction]
 
     def enter_consensus(self) -> None:
         """Meetings are pure averages of theta from here on, so that the replicas become one."""
-        self._outer = Choice(name="average").build("outer")
-        self._outer.start(self.theta)
+        average = Choice(name="average").build("outer")
+        average.start(self.theta)
         self.layout = hashlib.sha256(f"consensus {self.layout}".encode()).hexdigest()[:32]
-        self._reserve()
+        self._enter(average)
 
     # ---- for checkpoints, donors and joiners -----------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of everything a joiner or a restart needs, on the CPU."""
         state = {"theta": self.theta.clone()}
-        state |= {f"outer.{name}": t.clone() for name, t in self.rules.outer.tensors().items()}
+        state |= {f"outer.{name}": t for name, t in self.rules.outer.tensors().items()}
         state |= {f"inner.{name}": t.clone() for name, t in self.rules.inner.tensors().items()}
         return {name: tensor.cpu() for name, tensor in state.items()}
 
@@ -160,9 +162,3 @@ class Replica:
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-
-    def _reserve(self) -> None:
-        """Sizes and buffers of meetings, reserved once: fresh memory costs more than arithmetic."""
-        numel = self._outer.width() * self.theta.numel()
-        self.nbytes = self.rules.codec.nbytes(numel)
-        self._decoded = (self.theta.new_empty(numel), self.theta.new_empty(numel))

@@ -16,6 +16,7 @@ from swarmnet.wire.frame import Frame, Kind
 PeerId = Annotated[str, StringConstraints(min_length=8, max_length=128, pattern=r"^[1-9A-Za-z]+$")]
 Hex = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]*$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
+Work = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Phase = Literal["train", "consensus"]
 Outcome = Literal["applied", "dropped"]
@@ -41,15 +42,33 @@ class Message(BaseModel):
             raise MessageError(f"{cls.kind.name}: {_first_line(error)}") from error
 
 
+State = Literal["syncing", "training", "paused", "consensus", "serving", "left"]
+
+
+class Word(BaseModel):
+    """What a peer says of itself: in its signed record, and over its own stream in a digest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    incarnation: Count
+    counter: Count
+    state: State
+    role: Annotated[str, StringConstraints(max_length=20)]
+    tokens: Count
+    elapsed_s: Seconds
+    step: Count
+    rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
 class Rumour(BaseModel):
-    """What somebody knows of a peer: its newest counter within its incarnation, its work."""
+    """What somebody heard of a third peer: its newest counter within its incarnation.
+
+    It is not signed, so it tells that a peer lived, never what it does or did.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     peer: PeerId
     incarnation: Count
     counter: Count
-    tokens: Count
-    elapsed_s: Seconds
 
 
 class Hint(BaseModel):
@@ -61,8 +80,16 @@ class Hint(BaseModel):
 
 
 MAX_RUMOURS = 24
+"""Peers that one digest speaks of, the speaker included."""
 MAX_HINTS = 4
-Digest = Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS)]
+
+
+class Digest(BaseModel):
+    """Who is alive at which counter: the speaker in its own words, others by hearsay."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    mine: Word
+    rumours: Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS - 1)] = ()
 
 
 class Hello(Message):
@@ -93,7 +120,8 @@ class Offer(Message):
     """Let us exchange: my own round counter, what I would send, and what I know of others.
 
     ``index`` counts rounds of a scheduled matching and is 0 in training. ``layout`` hashes
-    everything that both sides must agree on for the payload to make sense.
+    everything that both sides must agree on for the payload to make sense. ``work``: the inner
+    steps behind the displacement that the payload holds.
     """
 
     kind = Kind.OFFER
@@ -102,7 +130,8 @@ class Offer(Message):
     index: Count
     layout: Hex
     nbytes: Count
-    digest: Digest = ()
+    work: Work = 0
+    digest: Digest | None = None
 
 
 class Accept(Message):
@@ -111,7 +140,8 @@ class Accept(Message):
     kind = Kind.ACCEPT
     round: Count
     nbytes: Count
-    digest: Digest = ()
+    work: Work = 0
+    digest: Digest | None = None
 
 
 DeclineReason = Literal[
@@ -119,6 +149,7 @@ DeclineReason = Literal[
     "early",
     "phase",
     "index",
+    "calm",
     "layout",
     "syncing",
     "leaving",
@@ -138,7 +169,7 @@ class Decline(Message):
     reason: DeclineReason
     retry_s: Seconds
     waiting: Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)] = ()
-    digest: Digest = ()
+    digest: Digest | None = None
 
 
 class Have(Message):

@@ -25,10 +25,11 @@ from swarmnet.config import RunConfig
 from swarmnet.errors import SwarmnetError
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.desk import Desk, Settlement
-from swarmnet.exchange.driver import Gossip, Surroundings
+from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.pair import End
+from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.transport import FrameStream, Handler
 from swarmnet.exchange.window import Window
 from swarmnet.matching import random_pairs

@@ -84,7 +84,7 @@ def test_a_hypercube_reaches_the_exact_mean_for_powers_of_two(n, most):
     assert mean_distance_left(cls(cls.Config()), n) <= most
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "solo"])
+@pytest.mark.parametrize("name", ["hypercube", "random_pairs"])
 def test_offers_go_to_everybody_with_recent_partners_last(name):
     cls = registry.find("matching", name)
     live = roster_of(8)
@@ -106,6 +106,59 @@ def test_random_pairs_leave_at_most_one_idle_and_vary(n):
     assert len(set(rounds)) > (1 if n > 2 else 0)
 
 
+@pytest.mark.parametrize("n", SIZES[1:])
+def test_a_ring_is_one_ring(n):
+    """Whom a peer meets are two neighbours, the same in every round, and together they are one."""
+    cls = registry.find("matching", "ring")
+    matching, roster = cls(cls.Config()), roster_of(n)
+    met = {me: {matching.partner(me, roster, i, 3) for i in range(2 * n)} - {None} for me in roster}
+    assert {len(partners) for partners in met.values()} == {min(2, n - 1)}
+    assert reached(met, roster[0]) == set(roster)
+
+
+@pytest.mark.parametrize("n", [3, 4, 9])
+def test_offers_on_a_ring_go_to_two_neighbours_the_last_partner_second(n):
+    cls = registry.find("matching", "ring")
+    matching, roster = cls(cls.Config()), roster_of(n)
+    offers = {
+        me: matching.candidates(me, [p for p in roster if p != me], [], random.Random(0))
+        for me in roster
+    }
+    assert all(len(names) == 2 for names in offers.values())
+    assert reached(offers, roster[0]) == set(roster)
+    assert all(me in offers[other] for me in roster for other in offers[me])
+    first, second = offers["peer00"]
+    live = roster[1:]
+    for history in ([first, second], [second, first]):
+        offered = matching.candidates("peer00", live, history, random.Random(0))
+        assert offered == history
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 9, 16])
+def test_scheduled_self_repellent_pairs_meet_all_others_before_any_twice(n):
+    cls = registry.find("matching", "self_repellent")
+    matching, roster = cls(cls.Config()), roster_of(n)
+    sweep = n - 1 + n % 2
+    for start in (0, sweep):
+        for me in roster:
+            met = [matching.partner(me, roster, start + i, 4) for i in range(sweep)]
+            assert sorted(p for p in met if p) == [p for p in roster if p != me]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_self_repellent_odds_fall_with_the_meetings(alpha):
+    cls = registry.find("matching", "self_repellent")
+    matching, rng = cls(cls.Config(alpha=alpha)), random.Random(5)
+    live, history = ["a", "b", "c"], ["b", "c", "gone", "c", "c"]
+    draws = 6000
+    firsts = [matching.candidates("me", live, history, rng)[0] for _ in range(draws)]
+    weights = [(1 + history.count(peer)) ** -alpha for peer in live]
+    for peer, weight in zip(live, weights, strict=True):
+        expected = weight / sum(weights)
+        sigma = (expected * (1 - expected) / draws) ** 0.5
+        assert abs(firsts.count(peer) / draws - expected) < 4 * sigma
+
+
 def test_solo_meets_nobody():
     cls = registry.find("matching", "solo")
     matching = cls(cls.Config())
@@ -119,6 +172,14 @@ def test_these_choices_need_no_torch(folder):
     modules = ", ".join(f"swarmnet.{folder}.{name}" for name in registry.names(folder))
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def reached(neighbours, start):
+    found, edge = {start}, [start]
+    while edge:
+        edge = [p for peer in edge for p in neighbours[peer] if p not in found]
+        found.update(edge)
+    return found
 
 
 def mean_distance_left(matching, n):

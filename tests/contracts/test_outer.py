@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from swarmnet import registry
+from tests.outers import sent_by, solo_move
 
 P = 40
 VARIANTS = [(name, {}) for name in registry.names("outer")] + [
     ("noloco", {"gamma": 0.4}),
+    ("noloco", {"by_work": True}),
     ("noloco", {"alpha": 0.9, "gamma": 0.3}),
     ("noloco", {"gamma": 0.0, "no_consensus": True}),
 ]
@@ -36,11 +38,10 @@ def make(request):
 def test_a_contribution_has_the_promised_width_and_only_reads_the_snapshot(make):
     outer, theta = make(normal(0)), normal(1)
     before = theta.clone()
-    sent = outer.contribution(theta)
+    sent = sent_by(outer, theta)
     assert outer.width() in (1, 2)
-    assert sent.shape == (outer.width() * P,)
     kept = sent.clone()
-    outer.solo(theta)
+    solo_move(outer, theta)
     outer.settle(normal(2))
     assert torch.equal(theta, before)
     assert torch.equal(sent, kept)
@@ -48,7 +49,7 @@ def test_a_contribution_has_the_promised_width_and_only_reads_the_snapshot(make)
 
 def test_corrections_of_a_group_sum_to_zero(make):
     outers = [make(normal(i)) for i in range(3)]
-    sent = [outer.contribution(normal(10 + i)) for i, outer in enumerate(outers)]
+    sent = [sent_by(outer, normal(10 + i)) for i, outer in enumerate(outers)]
     mean = sum(sent) / 3
     total = sum(outer.correction(own, mean) for outer, own in zip(outers, sent, strict=True))
     assert total.shape == (P,)
@@ -57,8 +58,8 @@ def test_corrections_of_a_group_sum_to_zero(make):
 
 def test_a_correction_reads_no_state(make):
     early, late = make(normal(0)), make(normal(0))
-    own, mean = early.contribution(normal(1)), early.contribution(normal(2))
-    late.solo(normal(1))
+    own, mean = sent_by(early, normal(1)), sent_by(early, normal(2))
+    solo_move(late, normal(1))
     late.settle(normal(3))
     assert torch.equal(early.correction(own, mean), late.correction(own, mean))
 
@@ -66,15 +67,14 @@ def test_a_correction_reads_no_state(make):
 def test_twins_that_have_not_moved_stay_where_they_are(make):
     theta = normal(0)
     outer = make(theta)
-    sent = outer.contribution(theta)
-    moved = outer.solo(theta)
-    assert moved is None or (moved == 0).all()
+    sent = sent_by(outer, theta)
+    assert (solo_move(outer, theta) == 0).all()
     assert (outer.correction(sent, sent) == 0).all()
 
 
 def test_slow_weights_end_where_the_displaced_snapshot_ends(make):
     outer, theta = make(normal(0)), normal(1)
-    moved, late = outer.solo(theta), normal(2)
+    moved, late = solo_move(outer, theta), normal(2)
     outer.settle(late)
     slow = outer.tensors().get("phi")
     if slow is not None:
@@ -83,13 +83,13 @@ def test_slow_weights_end_where_the_displaced_snapshot_ends(make):
 
 def test_state_travels_and_is_a_snapshot(make):
     outer = make(normal(0))
-    outer.solo(normal(1))
+    solo_move(outer, normal(1))
     state = outer.tensors()
     copies = {name: tensor.clone() for name, tensor in state.items()}
     twin = make(normal(9))
     twin.load(state)
     for each in (outer, twin):
-        each.solo(normal(2))
+        solo_move(each, normal(2))
         each.settle(normal(3))
     assert all(torch.equal(state[name], copies[name]) for name in state)
     after = twin.tensors()
@@ -105,7 +105,7 @@ def test_a_foreign_state_is_refused(make):
 def test_noloco_before_its_start_says_so():
     cls = registry.find("outer", "noloco")
     with pytest.raises(RuntimeError, match="start"):
-        cls(cls.Config()).solo(normal(0))
+        solo_move(cls(cls.Config()), normal(0))
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,11 @@ def test_noloco_before_its_start_says_so():
 def test_noloco_refuses_what_is_unstable(options, says):
     with pytest.raises(ValueError, match=says):
         registry.find("outer", "noloco").Config(**options)
+
+
+def test_shares_follow_work_in_delta_only():
+    cls = registry.find("outer", "noloco")
+    weighed = cls(cls.Config(by_work=True))
+    assert weighed.shares([20, 2]) == [[1.0, 1.0], [20.0, 2.0]]
+    assert weighed.shares([0, 0]) == [[1.0, 1.0], [1.0, 1.0]]
+    assert cls(cls.Config()).shares([20, 2]) == [[1.0, 1.0]]

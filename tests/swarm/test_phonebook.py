@@ -2,14 +2,25 @@
 
 import asyncio
 import time
+from contextvars import ContextVar
 
 import pytest
-from support import nodes, until
+from support import nodes, options, until
 
 from swarmnet.exchange.membership import Membership, Status
+from swarmnet.net import directory, records
+from swarmnet.net.node import Node
 from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 
 RENEW_S = 0.5
+FAST_S = ContextVar("FAST_S", default=0.0)
+"""How far ahead the wall clock is, for a node and all the tasks that it starts."""
+
+
+class Skewed:
+    @staticmethod
+    def time():
+        return time.time() + FAST_S.get()
 
 
 class Peer:
@@ -19,8 +30,8 @@ class Peer:
         self.node = node
         self.state = "training"
         self.view = Membership(node.me, RENEW_S)
-        options = PhonebookOptions(RENEW_S, owner)
-        self.book = Phonebook(node, self.view, self.status, options)
+        book = PhonebookOptions(RENEW_S, owner, wall=Skewed.time)
+        self.book = Phonebook(node, self.view, self.status, book)
         self.orders, self.events = [], []
         self.book.on_order = self.orders.append
         self.book.on_event = self.events.append
@@ -140,9 +151,9 @@ def test_an_order_that_lags_behind_is_ignored(tmp_path):
             lagging = {"order": "pause", "issued_ms": owner.book._issued_ms - 1}
             owner.book._task.cancel()
             await owner.node.publish("control", lagging)
+            reads = other.book.reads + 2
             other.book.nudge()
-            reads = other.book._counter + 2
-            await until(lambda: other.book._counter >= reads)
+            await until(lambda: other.book.reads >= reads)
             assert other.book.order == "run"
             await asyncio.gather(owner.book.leave(), other.book.leave())
 
@@ -157,6 +168,36 @@ def test_signed_nonsense_is_ignored(tmp_path):
             await one.book.start()
             await one.book.leave()
             assert one.view.status(started[1].me) is None
+
+    asyncio.run(main())
+
+
+def test_clocks_ten_minutes_fast_and_slow_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory, "time", Skewed)
+    monkeypatch.setattr(records, "time", Skewed)
+
+    async def main():
+        peers = []
+        try:
+            for fast_s in (0.0, 600.0, -600.0):
+                FAST_S.set(fast_s)
+                bootstrap = peers[0].node.addresses if peers else ()
+                node = await Node.start(options(tmp_path, f"key{fast_s}", bootstrap))
+                peers.append(Peer(node, peers[0].node.me if peers else node.me))
+                await peers[-1].book.start()
+            for peer in peers:
+                others = [other for other in peers if other is not peer]
+                await until(lambda peer=peer, others=others: peer.sees(*others))
+            reads = [peer.book.reads + 4 for peer in peers]
+            await until(lambda: all(p.book.reads >= n for p, n in zip(peers, reads, strict=True)))
+            assert all(event.alive for peer in peers for event in peer.events)
+            await peers[0].book.command("pause")
+            await until(lambda: all(peer.book.order == "pause" for peer in peers))
+            await peers[1].book.leave()
+            await until(lambda: peers[2].view.status(peers[1].node.me).state == "left")
+            await asyncio.gather(*(peer.book.leave() for peer in peers))
+        finally:
+            await asyncio.gather(*(peer.node.close() for peer in peers))
 
     asyncio.run(main())
 

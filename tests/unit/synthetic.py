@@ -161,6 +161,11 @@ class FakeRun:
         self.emit("demo", SampleWritten("def ", SAMPLE))
 
 
+def begin_at(steps: int) -> float:
+    """Progress at which a fake run of so many steps begins to meet."""
+    return (SKIP_FIRST + 0.5) / steps
+
+
 def fake_run(seed: int = 0, steps: int = 400) -> list[dict[str, Any]]:
     """Events of one fake run, in time order."""
     return FakeRun(seed, steps).run()

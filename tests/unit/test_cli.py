@@ -135,6 +135,32 @@ def test_other_mistakes(capsys: pytest.CaptureFixture[str], arguments: tuple[str
     assert code == 2
 
 
+@pytest.mark.parametrize(
+    ("slow", "says"),
+    [
+        (["9:10"], "the workers are worker-0 to worker-4"),
+        (["-1:10"], "the workers are worker-0 to worker-4"),
+        (["x"], "INDEX:FACTOR"),
+        (["1"], "INDEX:FACTOR"),
+        (["1:fast"], "INDEX:FACTOR"),
+        (["1:10,"], "INDEX:FACTOR"),
+        (["1:0.5"], "the factor must be 1 to"),
+        (["1:nan"], "the factor must be 1 to"),
+        (["1:1e9"], "the factor must be 1 to"),
+        (["1:10", "1:2"], "worker-1 is slowed already"),
+    ],
+)
+def test_a_bad_slow_worker(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, slow: list[str], says: str
+) -> None:
+    out = tmp_path / "out"
+    given = [f"--slow={item}" for item in slow]
+    code, said = fails(capsys, "demo", "--peers", "5", "--out", str(out), *given)
+    assert code == 2
+    assert says in said
+    assert not out.exists()
+
+
 def test_the_surface_is_frozen() -> None:
     """A new command or flag is a decision: it changes this list and the README."""
     group = typer.main.get_command(cli.app)
@@ -154,6 +180,7 @@ def test_the_surface_is_frozen() -> None:
             "--run",
             "--seed",
             "--set",
+            "--slow",
             "--solo",
         ],
         "export": ["--from", "--json", "--out", "--set"],

@@ -1,11 +1,11 @@
 """The end of a run: scheduled averaging makes the replicas one, whoever is lost on the way."""
 
 import asyncio
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from swarmnet.exchange.agreement import CHECKS
 from swarmnet.exchange.consensus import ROUND_PATIENCE_S, Plan
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.sim import clock
@@ -16,8 +16,8 @@ from tests.unit.swarms import LAW, NAMES, Swarm, choice, drift, offset, one_side
 SEED = 3
 
 
-def plan(budget_s=30.0, matching="hypercube"):
-    return Plan(choice("matching", matching), SEED, budget_s)
+def plan(budget_s=30.0, matching="hypercube", bound=0.01):
+    return Plan(choice("matching", matching), SEED, budget_s, bound)
 
 
 def spread(peers):
@@ -29,6 +29,15 @@ def finish(swarm, peer, the_plan):
     task = asyncio.create_task(peer.finish(the_plan))
     swarm.network.own(peer.me, task)
     return task
+
+
+def met_first(peer, rounds=2):
+    return [e.partner for e in peer.events if e.phase == "consensus"][:rounds]
+
+
+def scheduled(swarm, rounds):
+    matching, ids = choice("matching", "hypercube"), [peer.me for peer in swarm.peers]
+    return [[matching.partner(me, ids, index, SEED) for index in range(rounds)] for me in ids]
 
 
 async def leave_open(swarm, ann, bob):
@@ -54,7 +63,9 @@ def test_a_power_of_two_ends_with_the_exact_mean(n):
         swarm = await trained(n, seed=n)
         held = await asyncio.gather(*(p.finish(plan()) for p in swarm.peers))
         await asyncio.sleep(1)
-        assert held == [n.bit_length() - 1] * n
+        least = n.bit_length() - 1 + min(CHECKS, n - 1)
+        assert least <= min(held) <= max(held) <= least + n
+        assert all(peer.gossip.agreement.calm for peer in swarm.peers)
         assert spread(swarm.peers) < LAW
         assert drift(swarm.peers) < LAW
         assert all(peer.gossip.free for peer in swarm.peers)
@@ -103,7 +114,8 @@ def test_a_late_finisher_within_half_of_the_budget_costs_nothing(late_s):
         tasks = [finish(swarm, peer, plan()) for peer in swarm.peers[:3]]
         await asyncio.sleep(late_s)
         tasks.append(finish(swarm, swarm.peers[3], plan()))
-        assert await asyncio.gather(*tasks) == [2, 2, 2, 2]
+        await asyncio.gather(*tasks)
+        assert [met_first(peer) for peer in swarm.peers] == scheduled(swarm, 2)
         await asyncio.sleep(1)
         assert spread(swarm.peers) < LAW
         assert drift(swarm.peers) < LAW
@@ -152,24 +164,24 @@ def test_a_peer_that_dies_in_the_phase_costs_its_own_rounds_only(who, at_s):
     clock.run(main())
 
 
-def test_a_dead_partner_in_the_first_round_does_not_make_later_rounds_miss_each_other():
-    """Whoever waits for the dead one is late everywhere after; its partners wait as long."""
+def test_a_partner_that_is_frozen_from_the_first_round_on_spoils_the_schedule_only():
+    """Whoever waits in vain roams, and meets those that it would have met, and others."""
 
     async def main():
         swarm = await trained(8)
-        matching = choice("matching", "hypercube")
         dead = swarm.peers[5]
+        before = spread(swarm.peers)
         start = clock.now()
         tasks = [finish(swarm, p, plan(budget_s=60)) for p in swarm.peers if p is not dead]
         dead.state = dead.gossip.stance = "consensus"
         dead._publish()
         await asyncio.sleep(0.5)
         swarm.network.freeze(dead.me, 1000)
-        held = await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
         survivors = [peer for peer in swarm.peers if peer is not dead]
-        assert sorted(held) == [2, 2, 2, 3, 3, 3, 3]
-        assert clock.now() - start < 60
-        assert matching.rounds(8) == 3
+        assert clock.now() - start < 45
+        assert all(peer.gossip.agreement.calm for peer in survivors)
+        assert spread(survivors) < 0.01 * before
         assert one_sided(survivors) == []
 
     clock.run(main())
@@ -205,7 +217,8 @@ def test_a_suspect_is_still_on_the_roster():
         for _ in range(6):
             first.membership.suspect(second.me, clock.now())
         assert second.me not in first.membership.alive(clock.now())
-        assert await asyncio.gather(*(p.finish(plan()) for p in swarm.peers)) == [2] * 4
+        await asyncio.gather(*(p.finish(plan()) for p in swarm.peers))
+        assert [met_first(peer) for peer in swarm.peers] == scheduled(swarm, 2)
         await asyncio.sleep(1)
         assert spread(swarm.peers) < LAW
 
@@ -250,7 +263,7 @@ def test_a_meeting_of_an_earlier_round_does_not_count_for_a_later_one():
 
     async def main():
         async def slowly(function, *arguments):
-            await asyncio.sleep(2.8)
+            await asyncio.sleep(5.6)
             return function(*arguments)
 
         swarm = await trained(4, h=100)
@@ -260,7 +273,7 @@ def test_a_meeting_of_an_earlier_round_does_not_count_for_a_later_one():
         await asyncio.sleep(1)
         met = [e for p in swarm.peers for e in p.events if e.phase == "consensus"]
         assert max(event.seconds for event in met) > ROUND_PATIENCE_S
-        assert held == [2] * 4
+        assert min(held) >= 2
         assert sum(held) == sum(event.outcome in ("ok", "late") for event in met)
         assert drift(swarm.peers) < LAW
         assert spread(swarm.peers) < LAW
@@ -282,14 +295,9 @@ def test_everybody_leaves_the_phase_declining():
 def test_partners_are_met_in_the_order_of_the_schedule():
     async def main():
         swarm = await trained(4)
-        ids = [peer.me for peer in swarm.peers]
         await asyncio.gather(*(p.finish(plan()) for p in swarm.peers))
         await asyncio.sleep(1)
-        matching = choice("matching", "hypercube")
-        for peer in swarm.peers:
-            met = [e.partner for e in peer.events if e.phase == "consensus"]
-            assert met == [matching.partner(peer.me, ids, index, SEED) for index in range(2)]
-            assert all(a != b for a, b in pairwise(met))
+        assert [met_first(peer) for peer in swarm.peers] == scheduled(swarm, 2)
 
     clock.run(main())
 

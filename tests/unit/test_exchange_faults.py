@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swarmnet.errors import LinkError, PayloadError
-from swarmnet.exchange import driver, ledger, meeting
+from swarmnet.exchange import ledger, meeting, settling
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
@@ -222,18 +222,31 @@ def test_a_meeting_that_outlives_the_phase_comes_to_nothing(at_s):
     run(main())
 
 
+def spoil(subject, error):
+    """From now on whatever a partner sends to ``subject`` raises ``error``."""
+    sound = subject.blend
+
+    def take(part, payloads):
+        raise error
+
+    def blend(*arguments):
+        result = sound(*arguments)
+        result.take = take
+        return result
+
+    subject.blend = blend
+
+
 def test_an_error_of_ours_is_raised_and_leaves_the_peer_free():
     async def main():
         swarm, ann, _ = await pair()
 
-        def broken(*arguments):
-            raise ZeroDivisionError
-
-        kept, ann.subject.correct = ann.subject.correct, broken
+        kept = ann.subject.blend
+        spoil(ann.subject, ZeroDivisionError())
         with pytest.raises(ZeroDivisionError):
             await ann.gossip.offer(BOB, "train", 0)
         assert ann.gossip.free
-        ann.subject.correct = kept
+        ann.subject.blend = kept
         await asyncio.sleep(10)
         assert await ann.gossip.offer(BOB, "train", 0) is End.APPLIED
         await swarm.settle()
@@ -246,11 +259,7 @@ def test_a_payload_that_is_unsound_on_one_side_is_applied_on_none():
     async def main():
         for who in (0, 1):
             swarm, ann, _ = await pair()
-
-            def unsound(*arguments):
-                raise PayloadError("not finite")
-
-            swarm.peers[who].subject.correct = unsound
+            spoil(swarm.peers[who].subject, PayloadError("not finite"))
             end = await ann.gossip.offer(BOB, "train", 0)
             assert end in (End.FAILED, End.PENDING)
             await ann.gossip.questions.ask(BOB)
@@ -303,7 +312,7 @@ def measure(thing, seen):
 
 def test_nothing_grows_over_two_thousand_exchanges_of_which_half_fail(monkeypatch):
     monkeypatch.setattr(ledger, "MEMORY", 32)
-    monkeypatch.setattr(driver, "KEPT_ROUNDS", 16)
+    monkeypatch.setattr(settling, "KEPT_ROUNDS", 16)
 
     async def main():
         swarm = await Swarm(4, seed=5).start()

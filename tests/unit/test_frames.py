@@ -11,6 +11,7 @@ import random
 from contextlib import suppress
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +20,11 @@ from swarmnet.errors import FrameError, MessageError, PeerFault
 from swarmnet.wire import HEADER_BYTES, Frame, FrameReader, Kind, encode_header, parse_header
 from swarmnet.wire.frame import BOUNDS
 from swarmnet.wire.messages import (
+    MAX_RUMOURS,
     Accept,
     Ask,
     Decline,
+    Digest,
     Get,
     Have,
     Hello,
@@ -32,19 +35,31 @@ from swarmnet.wire.messages import (
     Rumour,
     Tell,
     Welcome,
+    Word,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "frames.json"
 PEER = "12D3KooWSD58rLBMz1396Tei2T4ni9ruHq9iFUM61UeVWte1HKwG"
-RUMOUR = Rumour(peer=PEER, incarnation=1_700_000_000, counter=7, tokens=2**40, elapsed_s=12.5)
+WORD = Word(
+    incarnation=1_700_000_000,
+    counter=70_000,
+    state="training",
+    role="worker",
+    tokens=2**40,
+    elapsed_s=12.5,
+    step=9,
+    rate=1e3,
+)
+RUMOUR = Rumour(peer=PEER, incarnation=1_700_000_000, counter=7)
+DIGEST = Digest(mine=WORD, rumours=(RUMOUR,))
 HINT = Hint(peer=PEER, age_s=0.5)
 MESSAGES = (
     Hello(fingerprint="ab" * 16, wire=1, software="0.1.0"),
     Welcome(software="0.1.0"),
     Refuse(reason="run", run_file=b'name = "demo"\n'),
-    Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, digest=(RUMOUR,)),
-    Accept(round=3, nbytes=4096),
-    Decline(reason="busy", retry_s=0.25, waiting=(HINT,), digest=(RUMOUR,)),
+    Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, work=20, digest=DIGEST),
+    Accept(round=3, nbytes=4096, work=7),
+    Decline(reason="busy", retry_s=0.25, waiting=(HINT,), digest=DIGEST),
     Have(round=3),
     Ask(rounds=(1, 2, 300)),
     Tell(outcomes=("applied", "dropped")),
@@ -176,6 +191,35 @@ def test_a_damaged_frame_is_a_message_or_the_partners_fault(message, data):
             type(message).parse(frame)
     except PeerFault:
         pass
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"state": "king"},
+        {"role": "worker" * 9},
+        {"rate": float("nan")},
+        {"tokens": -1},
+        {"counter": 2**62},
+        {"elapsed_s": -1.0},
+        {"peer": PEER},
+    ],
+)
+def test_a_word_out_of_bounds_is_refused(lie):
+    digest = DIGEST.model_dump() | {"mine": WORD.model_dump() | lie}
+    body = msgpack.packb(MESSAGES[3].model_dump() | {"digest": digest})
+    with pytest.raises(MessageError):
+        Offer.parse(Frame(Kind.OFFER, body))
+
+
+def test_a_digest_is_bounded():
+    full = Digest(mine=WORD, rumours=(RUMOUR,) * (MAX_RUMOURS - 1))
+    accept = Accept(round=3, nbytes=4096, digest=full)
+    assert Accept.parse(accept.frame()).digest == full
+    body = accept.model_dump()
+    body["digest"]["rumours"] = (RUMOUR.model_dump(),) * MAX_RUMOURS
+    with pytest.raises(MessageError):
+        Accept.parse(Frame(Kind.ACCEPT, msgpack.packb(body)))
 
 
 def test_a_message_of_another_kind_is_refused():

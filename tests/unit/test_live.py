@@ -99,6 +99,16 @@ def test_a_killed_peer_stays_killed_until_it_starts_again():
     assert "1 training" in view.plain_line()
 
 
+def test_a_slowed_peer_is_announced_as_such():
+    view = told([record(T0, "w", PeerStarted("worker", "r", "f", "id", slowdown=10.0))])
+    assert view.notes() == ["0:00  w is slowed 10 times on purpose"]
+
+
+def test_stall_is_shown_as_a_share_of_the_training_time():
+    view = told([record(T0 + n, "w", StepDone(n, 2.0, 1e-3, 8, 0.5, 1.0, 0.25)) for n in (1, 2)])
+    assert "25 %" in shown(view)
+
+
 def test_units_read_well():
     assert [clock(7.9), clock(750), clock(3723), clock(-1)] == ["0:07", "12:30", "1:02:03", "0:00"]
     assert [size(0), size(999), size(3_600_000), size(2.5e9)] == [

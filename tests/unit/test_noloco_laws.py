@@ -17,6 +17,7 @@ from swarmnet.codec.raw import Raw
 from swarmnet.outer.average import Average
 from swarmnet.outer.noloco import NoLoCo
 from swarmnet.reduce.mean import Mean
+from tests.outers import sent_by, solo_move
 
 P = 300
 CODECS = {
@@ -40,7 +41,9 @@ def noloco(alpha, beta, gamma):
 def unchecked(alpha, beta, gamma):
     """A rule that the config would refuse."""
     return NoLoCo(
-        NoLoCo.Config.model_construct(alpha=alpha, beta=beta, gamma=gamma, no_consensus=False)
+        NoLoCo.Config.model_construct(
+            alpha=alpha, beta=beta, gamma=gamma, no_consensus=False, by_work=False
+        )
     )
 
 
@@ -66,19 +69,24 @@ def through(codec, vector, seed):
     """What everybody, the sender included, decodes."""
     out = torch.empty_like(vector)
     generator = torch.Generator().manual_seed(seed)
-    codec.decode(memoryview(codec.encode(vector, generator)), out)
+    codec.decode(memoryview(codec.encode(vector.reshape(-1), generator)), out.view(-1))
     return out
+
+
+def combined(sent):
+    """The plain mean of contributions, row by row."""
+    rows = zip(*sent, strict=True)
+    return torch.stack([MEAN.combine(list(row), [1.0] * len(sent)) for row in rows])
 
 
 def meet(outers, thetas, groups, codec=CODECS["raw"]):
     """One outer step of everybody; returns the new thetas, displaced snapshots."""
     results = [theta.clone() for theta in thetas]
     for group in groups:
-        sent = [through(codec, outers[i].contribution(thetas[i]), seed=i) for i in group]
-        mean = MEAN.combine(sent, [1.0] * len(group))
+        sent = [through(codec, sent_by(outers[i], thetas[i]), seed=i) for i in group]
+        mean = combined(sent)
         for i, own in zip(group, sent, strict=True):
-            moved = outers[i].solo(thetas[i])
-            results[i] += 0 if moved is None else moved
+            results[i] += solo_move(outers[i], thetas[i])
             if len(group) > 1:
                 correction = outers[i].correction(own, mean)
                 outers[i].settle(correction)
@@ -145,12 +153,12 @@ def test_plain_averaging_keeps_the_mean_too(codec):
 def test_a_late_correction_keeps_the_mean_and_a_lost_group_costs_only_the_correction():
     start, moves = normal(2, P, seed=6), normal(2, P, seed=7)
     late, alone = population(start, 0.5, 0.7, 0.3), population(start, 0.5, 0.7, 0.3)
-    sent = [o.contribution(t) for o, t in zip(late, start + moves, strict=True)]
-    mean = MEAN.combine(sent, [1.0, 1.0])
+    sent = [sent_by(o, t) for o, t in zip(late, start + moves, strict=True)]
+    mean = combined(sent)
     for pair in (late, alone):
         for _ in range(3):
             for outer, move in zip(pair, moves, strict=True):
-                outer.solo(outer.tensors()["phi"] + move)
+                solo_move(outer, outer.tensors()["phi"] + move)
     for outer, own in zip(late, sent, strict=True):
         outer.settle(outer.correction(own, mean))
     close(state(late, "phi").mean(0), state(alone, "phi").mean(0), 1e-12)
@@ -205,7 +213,7 @@ def test_without_memory_and_alone_nothing_happens_to_theta():
     outer = noloco(0.0, 1.0, 0.9)
     outer.start(normal(P, seed=11))
     theta = normal(P, seed=12)
-    close(outer.solo(theta), torch.zeros(P, dtype=torch.float64), 1e-15)
+    close(solo_move(outer, theta), torch.zeros(P, dtype=torch.float64), 1e-15)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,11 @@ def test_reserved_keys_are_refused(identity):
         sign(identity, KEY, {"sig": b""}, now_ms())
 
 
+def test_clocks_ten_minutes_fast_and_slow_read_each_other(rule, identity):
+    for apart_s in (-20 * 60, 20 * 60):
+        assert rule.validate(record(identity, now_ms(LIFE_S + apart_s)))
+
+
 def test_an_expiry_beyond_the_longest_life_is_refused(rule, identity):
     assert rule.validate(record(identity, now_ms(LIFE_S + SLACK_S - 30)))
     assert not rule.validate(record(identity, now_ms(LIFE_S + SLACK_S + 30)))

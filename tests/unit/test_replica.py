@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from swarmnet.config import RunFile
 from swarmnet.errors import PayloadError
+from swarmnet.train import grid
 from swarmnet.train.replica import Replica
 from tests.swarm.herd import RUN
 
@@ -18,19 +21,36 @@ def replicas(*overrides: str) -> tuple[Replica, Replica]:
     return one, two
 
 
+def formed(one: Replica, two: Replica) -> tuple[Any, Any]:
+    """(snapshot, correction) of each side of a meeting without a network."""
+    sides = {"a": (one, one.capture()), "b": (two, two.capture())}
+    works = {"a": 1, "b": 1}
+    results = []
+    for me, other in (("a", "b"), ("b", "a")):
+        replica, snapshot = sides[me]
+        partner, theirs = sides[other]
+        blend = replica.blend(snapshot, me, works)
+        for part in reversed(range(replica.parts)):
+            payload = memoryview(bytearray(partner.encode(theirs, part)))
+            assert payload.nbytes == replica.part_nbytes(part)
+            blend.take(part, {other: payload})
+        results.append((snapshot, blend.finish()))
+    return results[0], results[1]
+
+
 def meet(one: Replica, two: Replica) -> None:
     """A whole meeting without a network; both apply."""
-    snapshots = [replica.capture() for replica in (one, two)]
-    mine, theirs = (
-        memoryview(bytearray(replica.encode(snapshot)))
-        for replica, snapshot in zip((one, two), snapshots, strict=True)
-    )
-    first = one.correct("a", mine, "b", theirs)
-    second = two.correct("b", theirs, "a", mine)
+    (mine, first), (theirs, second) = formed(one, two)
     assert torch.allclose(first.vector, -second.vector, atol=1e-6)
     assert first.distance == pytest.approx(second.distance)
-    one.apply_met(snapshots[0], first.vector)
-    two.apply_met(snapshots[1], second.vector)
+    one.apply_met(mine, first.vector)
+    two.apply_met(theirs, second.vector)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several parts even of a tiny model, the last one shorter."""
+    monkeypatch.setattr(grid, "PART_VALUES", 3000)
 
 
 @pytest.mark.parametrize("codec", ["raw", "bf16", "int8"])
@@ -44,9 +64,7 @@ def test_a_meeting_keeps_the_mean_whatever_the_codec_loses(rule: str, codec: str
 
 def test_a_raw_average_makes_the_pair_equal_and_keeps_steps_taken_meanwhile() -> None:
     one, two = replicas("outer=average", "codec=raw")
-    snapshot, other = one.capture(), two.capture()
-    mine, theirs = (memoryview(bytearray(r.encode(s))) for r, s in ((one, snapshot), (two, other)))
-    correction = one.correct("a", mine, "b", theirs)
+    (snapshot, correction), _ = formed(one, two)
     mean = (one.theta + two.theta) / 2
     one.theta += 0.25
     one.apply_met(snapshot, correction.vector)
@@ -80,9 +98,8 @@ def test_a_payload_with_nan_changes_nothing() -> None:
     one, two = replicas("codec=raw")
     before = one.theta.clone()
     two.theta[3] = float("nan")
-    mine, theirs = (memoryview(bytearray(r.encode(r.capture()))) for r in (one, two))
     with pytest.raises(PayloadError):
-        one.correct("a", mine, "b", theirs)
+        formed(one, two)
     assert torch.equal(one.theta, before)
 
 

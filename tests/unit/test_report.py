@@ -12,7 +12,7 @@ from peers.report import write_report
 from peers.report.draw import Axis, escape, smooth, thin
 from peers.summary import Extra, summarise
 from swarmnet.events import FaultInjected, PeerStarted, SampleWritten, StepDone
-from tests.unit.synthetic import SKIP_FIRST, T0, fake_run, record
+from tests.unit.synthetic import T0, begin_at, fake_run, record
 
 VOID = {"meta", "br"}
 EVIL = "<script>alert('x')</script>&\"\x1b[31m"
@@ -61,7 +61,7 @@ def events():
 
 
 def test_the_page_is_whole_small_and_loads_nothing(tmp_path, events):
-    text, reader = read(tmp_path, events, Extra(skip_first=SKIP_FIRST))
+    text, reader = read(tmp_path, events, Extra(begin_at=begin_at(400)))
     assert len(text) < 1_500_000
     assert reader.links == []
     assert "script" not in reader.tags
@@ -72,12 +72,22 @@ def test_the_page_is_whole_small_and_loads_nothing(tmp_path, events):
 
 def test_it_shows_the_figures_the_faults_and_the_sample(tmp_path, events):
     solo = {"T": {"steps": 400, "loss": 2.05}, "note": "recorded"}
-    extra = Extra(skip_first=SKIP_FIRST, solo=solo, speedup=1.42)
+    extra = Extra(begin_at=begin_at(400), solo=solo, speedup=1.42)
     words = " ".join(read(tmp_path, events, extra)[1].words)
     for shown in ("1.897", "worker-3 killed", "worker-5 joins", "alone, 400 steps", "5.0 %"):
         assert shown in words
     assert "1.42\N{MULTIPLICATION SIGN}" in words
     assert "<b>one</b> & only" in words
+
+
+def test_a_worker_slowed_on_purpose_is_marked(tmp_path):
+    events = fake_run(steps=60)
+    next(e for e in events if e["event"] == "peer_started" and e["peer"] == "worker-2")[
+        "slowdown"
+    ] = 10.0
+    words = " ".join(read(tmp_path, events)[1].words)
+    assert "10\N{MULTIPLICATION SIGN} slower" in words
+    assert "worker-2 was 10 times slower" in words
 
 
 def test_text_of_peers_is_escaped_everywhere(tmp_path):

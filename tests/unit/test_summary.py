@@ -10,8 +10,8 @@ import pytest
 
 from peers.story import tell
 from peers.summary import Extra, estimated_disagreement, exchange_cost, summarise
-from swarmnet.events import Evaluated, ExchangeDone, PeerStarted, StepDone
-from tests.unit.synthetic import PAYLOAD_BYTES, SKIP_FIRST, T0, FakeRun, fake_run, record
+from swarmnet.events import Evaluated, ExchangeDone, PeerStarted, StepDone, ViewSeen
+from tests.unit.synthetic import PAYLOAD_BYTES, SKIP_FIRST, T0, FakeRun, begin_at, fake_run, record
 
 CONTRACT = {
     "seconds", "tokens", "peers", "loss", "eval", "exchanges", "bytes_sent", "stall_fraction",
@@ -26,7 +26,7 @@ def events():
 
 @pytest.fixture(scope="module")
 def summary(events):
-    return summarise(events, Extra(skip_first=SKIP_FIRST))
+    return summarise(events, Extra(begin_at=begin_at(400)))
 
 
 def test_holds_every_key_of_the_contract_as_json(summary):
@@ -49,10 +49,50 @@ def test_steps_tokens_and_seconds_come_from_step_events(events, summary):
     assert rate * summary["training_seconds"] == pytest.approx(len(steps))
 
 
+def test_each_worker_has_a_row_and_the_rows_add_up(summary):
+    rows = summary["workers"]
+    assert [row["name"] for row in rows] == [f"worker-{n}" for n in (1, 2, 3, 4, 5)]
+    assert sum(row["tokens"] for row in rows) == summary["tokens"]
+    assert sum(row["exchanges"] for row in rows) == 2 * summary["exchanges"]["ok"]
+    assert all(row["exchanges"] - row["met_in_training"] in (3, 4) for row in rows[:2])
+    assert sum(row["solo"] for row in rows) == summary["exchanges"]["solo"]
+    assert rows[2]["steps"] < rows[0]["steps"] == 400
+    assert all(0 < row["stall_fraction"] < 0.02 for row in rows)
+
+
+def test_exchange_cost_is_that_of_workers_that_nobody_slowed():
+    run = FakeRun(steps=120, cost=0.1)
+    lines = run.run()
+    slow = record(T0, "slow", PeerStarted("worker", "demo", "f", "id-slow", slowdown=10.0))
+    lines += [slow, record(T0 + 9, "slow", StepDone(1, 2.0, 1e-3, 1, 0.1, 3.0, 0.0))]
+    assert exchange_cost(tell(lines), begin_at(120)) == pytest.approx(0.1, abs=1e-6)
+    assert summarise(lines)["workers"][0] == {
+        "name": "slow",
+        "slowdown": 10.0,
+        "steps": 1,
+        "tokens": 1,
+        "exchanges": 0,
+        "met_in_training": 0,
+        "solo": 0,
+        "failed": 0,
+        "stall_fraction": 0.0,
+    }
+
+
 def test_order_of_the_events_does_not_matter(events, summary):
     shuffled = list(events)
     random.Random(1).shuffle(shuffled)
-    assert summarise(shuffled, Extra(skip_first=SKIP_FIRST)) == summary
+    assert summarise(shuffled, Extra(begin_at=begin_at(400))) == summary
+
+
+def test_the_age_of_the_view_is_that_of_all_workers(events, summary):
+    assert summary["view_age_s"] == {"median": None, "max": None}
+    seen = [(1.0, 4.0), (2.0, 30.0), (5.0, 6.0)]
+    lines = [
+        record(T0 + 30, f"worker-{number + 1}", ViewSeen(3, *ages, reads=2))
+        for number, ages in enumerate(seen)
+    ]
+    assert summarise(events + lines)["view_age_s"] == {"median": 2.0, "max": 30.0}
 
 
 def test_a_meeting_counts_once_a_solo_window_and_a_failed_side_each(events, summary):
@@ -106,7 +146,7 @@ def test_stall_is_a_share_of_training_time(events, summary):
 @pytest.mark.parametrize("cost", [0.0, 0.03, 0.3])
 def test_exchange_cost_recovers_the_slowdown(cost):
     story = tell(FakeRun(steps=120, cost=cost).run())
-    assert exchange_cost(story, SKIP_FIRST) == pytest.approx(cost, abs=1e-6)
+    assert exchange_cost(story, begin_at(120)) == pytest.approx(cost, abs=1e-6)
 
 
 def test_exchange_cost_looks_only_at_windows_where_all_are_in_the_same_mode():
@@ -114,18 +154,19 @@ def test_exchange_cost_looks_only_at_windows_where_all_are_in_the_same_mode():
         now, lines = begin, []
         for number in range(1, 61):
             now += quiet if number <= SKIP_FIRST else busy
-            lines.append(record(now, peer, StepDone(number, 2.0, 1e-3, 1, 0.0, 0.1, 0.0)))
+            lines.append(record(now, peer, StepDone(number, 2.0, 1e-3, 1, number / 60, 0.1, 0.0)))
         return lines
 
     story = tell(steps("a", T0, 0.2, 0.25) + steps("b", T0 + 0.05, 0.05, 0.0625))
-    assert exchange_cost(story, SKIP_FIRST) is None
+    assert exchange_cost(story, begin_at(60)) is None
     story = tell(steps("a", T0, 0.2, 0.25) + steps("b", T0 + 0.05, 0.19, 0.2375))
-    assert exchange_cost(story, SKIP_FIRST) == pytest.approx(0.2, abs=1e-6)
+    assert exchange_cost(story, begin_at(60)) == pytest.approx(0.2, abs=1e-6)
 
 
-@pytest.mark.parametrize("skip_first", [0, 6, 7, 10_000])
-def test_exchange_cost_is_null_without_a_window(events, skip_first):
-    assert summarise(events, Extra(skip_first=skip_first))["exchange_cost"] is None
+@pytest.mark.parametrize("steps", [0, 6, 7, 399])
+def test_exchange_cost_is_null_without_a_window(events, steps):
+    share = (steps + 0.5) / 400 if steps else 0.0
+    assert summarise(events, Extra(begin_at=share))["exchange_cost"] is None
 
 
 def test_disagreement_of_random_pairs_is_estimated_without_bias():

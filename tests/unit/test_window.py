@@ -30,8 +30,8 @@ def no(retry_s=1.0, reason="early", waiting=()):
     return Decline(reason=reason, retry_s=retry_s, waiting=tuple(waiting))
 
 
-def window(h=4, skip_first=0, matching="random_pairs"):
-    cadence = choice("cadence", "every_h", h=h, skip_first=skip_first)
+def window(h=4, begin_at=0.0, matching="random_pairs"):
+    cadence = choice("cadence", "every_h", h=h, begin_at=begin_at)
     return Window(ME, cadence, choice("matching", matching), random.Random(3))
 
 
@@ -237,21 +237,46 @@ def test_while_busy_it_opens_half_a_window_from_now():
 
 
 def test_opens_in_is_bounded_when_no_window_opens():
-    pace = stepped(3, h=4, skip_first=10_000)
+    pace = stepped(3, h=4, begin_at=0.5)
     assert pace.opens_in(3.0, busy=False) == pytest.approx(64.0)
 
 
 def test_a_newcomer_is_ripe_at_once():
     pace = window(h=20)
-    pace.ripen(500)
+    pace.ripen(500, 0.5)
     pace.boundary(500, 0.5, 0.0)
     assert pace.ripe
     assert isinstance(pace.next(OTHERS, 0.0), OfferTo)
 
 
+def test_the_cadence_hears_of_the_own_pace():
+    pace = Window(
+        ME, choice("cadence", "by_rate", round_s=6.0), choice("matching", "solo"), random.Random(3)
+    )
+    for step in range(3):
+        pace.boundary(step, 0.0, 100.0 + 2.0 * step)
+    assert [pace.welcome_at(step, 0.0) for step in range(4)] == [False, False, True, True]
+    assert pace.willing
+    assert not pace.ripe
+    pace.boundary(3, 0.0, 106.0)
+    assert pace.ripe
+    pace.over(3, OTHERS[0], 106.0)
+    assert pace.opens_in(106.0, busy=False) == pytest.approx(4.0)
+
+
+def test_a_newcomer_whose_rate_is_not_known_yet_stays_ripe_when_it_is():
+    pace = Window(
+        ME, choice("cadence", "by_rate"), choice("matching", "random_pairs"), random.Random(3)
+    )
+    pace.ripen(500, 0.5)
+    for step in range(500, 504):
+        pace.boundary(step, 0.5, float(step))
+        assert pace.ripe
+
+
 def test_a_newcomer_to_a_run_that_does_not_meet_yet_waits():
-    pace = window(h=20, skip_first=1000)
-    pace.ripen(500)
+    pace = window(h=20, begin_at=0.1)
+    pace.ripen(500, 0.09)
     assert pace.origin == 0
 
 
