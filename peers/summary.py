@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peers.pace import links
 from peers.story import Record, Story, Worker, tell
 
 # The first steps of a mode are left out of its rate: caches warm up, first partners are dialled.
@@ -64,6 +65,7 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "disagreement": _disagreement(story, extra.disagreement),
         "memory": _memory(workers),
         "view_age_s": _view_age(workers),
+        "links": links(story),
     }
     if extra.solo is not None:
         figures["solo"] = dict(extra.solo)

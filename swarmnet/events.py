@@ -77,7 +77,8 @@ class ExchangeDone(Event):
     ``distance`` is the root mean square difference between the two payloads; ``staleness`` the
     inner steps between the snapshot and the moment its result was applied. ``called``: this side
     offered. Seconds, 0 when not measured: ``answer_s`` from the call to the answer, ``start_s``
-    from there until the partner had something to send, ``send_s`` and ``receive_s`` per payload.
+    from there until the partner had something to send, ``send_s`` and ``receive_s`` for the two
+    payloads; ``payload_bytes`` of the partner's arrived.
     """
 
     name = "exchange"
@@ -96,6 +97,7 @@ class ExchangeDone(Event):
     start_s: float = 0.0
     send_s: float = 0.0
     receive_s: float = 0.0
+    payload_bytes: int = 0
 
 
 @dataclass(frozen=True)

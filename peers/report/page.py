@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from peers.report import parts, pictures
+from peers.report import parts, pictures, ties
 from peers.report.draw import escape
 from peers.report.style import SHEET
 from peers.story import Story
@@ -47,8 +47,14 @@ def _sections(story: Story, summary: Mapping[str, Any]) -> list[str]:
         ends,
         _section("Work and traffic", "", parts.traffic(story)),
         _section("Peers", "Loss is the mean of the last 20 steps.", parts.peer_table(story)),
+        *_links(summary),
         _section("What the figures mean", "", parts.glossary()),
     ]
+
+
+def _links(summary: Mapping[str, Any]) -> list[str]:
+    table = ties.links(summary["links"])
+    return [_section("Links", ties.SAID, table)] if table else []
 
 
 def _pictured(story: Story) -> list[str]:

@@ -146,4 +146,5 @@ def _event(meeting: Meeting, machine: Machine, session: Session | None) -> Excha
         start_s=timing.start_s,
         send_s=timing.send_s,
         receive_s=timing.receive_s,
+        payload_bytes=timing.payload_received,
     )

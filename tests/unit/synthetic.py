@@ -43,6 +43,9 @@ class FakeRun:
     ``1 / (1 - cost)`` times as long.
     """
 
+    slow = ""
+    """A worker that sends slowly."""
+
     def __init__(self, seed: int = 0, steps: int = 400, cost: float = 0.05) -> None:
         self.rng = random.Random(seed)
         self.steps = steps
@@ -94,7 +97,16 @@ class FakeRun:
                     event = ExchangeDone(
                         phase, "ok", f"id-{partner}", number, 0.05, *sizes, distance, 1
                     )
+                    event = self.timed(event, partner, called=me == one)
                 self.exchange(me, event)
+
+    def timed(self, event: ExchangeDone, partner: str, *, called: bool) -> ExchangeDone:
+        """``slow`` stretches the payloads of one sender."""
+        pace = 0.2 * self.rng.uniform(1, 3) * (10 if partner == self.slow else 1)
+        event = dataclasses.replace(
+            event, called=called, send_s=pace, receive_s=pace, payload_bytes=PAYLOAD_BYTES
+        )
+        return dataclasses.replace(event, answer_s=0.02, start_s=0.001) if called else event
 
     def exchange(self, peer: str, event: ExchangeDone) -> None:
         self.met[peer].append(event)
