@@ -42,7 +42,7 @@ from typing import Any
 import matching_peer
 import numpy as np
 from matching_peer import Answer, Order, Spec
-from matching_sim import Case, H, measure, scheduled_rate
+from matching_sim import CALM, Case, H, measure, scheduled_rate
 
 from swarmnet.config import Choice
 
@@ -196,10 +196,9 @@ def figures(answers: dict[str, Answer], seconds: float) -> dict[str, float]:
         frozenset((me, other)) for me, answer in answers.items() for other in answer.partners
     )
     counts = [pairs[frozenset(pair)] for pair in combinations(answers, 2)]
-    fallen = -math.log(
-        variance([a.after for a in answers.values()])
-        / variance([a.before for a in answers.values()])
-    )
+    first = variance([answer.before for answer in answers.values()])
+    left = variance([answer.after for answer in answers.values()])
+    fallen = -math.log(max(left / first, CALM**3))  # a few peers can become exactly one
     exchanges = 2 * sum(counts) / len(answers)
     sent = sum(a.bytes_sent for a in answers.values()) / len(answers)
     return {
