@@ -25,6 +25,7 @@ LEAST_SEEN = 3
 
 Cell = tuple[str, str]
 """Source, destination."""
+ENDS: tuple[tuple[Literal["sender", "receiver"], int], ...] = (("sender", 0), ("receiver", 1))
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,12 @@ class Blame:
         a small swarm do not make everybody a slow receiver.
         """
         found: list[tuple[float, float, Verdict]] = []
-        for kind, end in (("sender", 0), ("receiver", 1)):
+        for kind, end in ENDS:
             for peer, cells in _lines(paces, end).items():
                 times = statistics.median_low(cells.values())
                 if times > TIMES and self._enough(cells, "paces"):
                     agreed = sum(value > TIMES for value in cells.values()) / len(cells)
-                    verdict = Verdict(kind, peer, times, len(cells))  # type: ignore[arg-type]
-                    found.append((agreed, times, verdict))
+                    found.append((agreed, times, Verdict(kind, peer, times, len(cells))))
         return max(found, key=lambda item: item[:2])[2] if found else None
 
     def _late_starters(self) -> list[Verdict]:
