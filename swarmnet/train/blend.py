@@ -64,8 +64,12 @@ class Frozen:
         self._payload = [None] * len(self._payload)
         self._arithmetic.lane.mark()
 
-    def encoded(self, part: int) -> memoryview:
-        """The part's payload; call it with the lock held."""
+    def encoded(self, part: int) -> memoryview | None:
+        """The part's payload, if it was made."""
+        return self._payload[part]
+
+    def encode(self, part: int) -> memoryview:
+        """The part's payload. Unless the payload is ready made, with the lock held."""
         view = self._payload[part]
         if view is None:
             span = self._arithmetic.grid.span(part)
@@ -136,7 +140,7 @@ class ReplicaBlend:
         """My contribution as everybody decodes it: (width, n)."""
         if self._a.codec.as_is:
             return self._frozen.sent[:, self._a.grid.span(part)]
-        return self._decode(part, {self._me: self._frozen.encoded(part)})[self._me]
+        return self._decode(part, {self._me: self._frozen.encode(part)})[self._me]
 
     def _decode(self, part: int, payloads: Mapping[str, memoryview]) -> dict[str, Tensor]:
         """(width, n) of each payload, in the order of ids."""

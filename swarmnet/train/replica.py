@@ -91,8 +91,14 @@ class Replica:
 
     @torch.no_grad()
     def encode(self, snapshot: Frozen, part: int) -> memoryview:
+        # The loop sends while parts of another payload are reduced: it must not wait for those.
+        if self.ready_made:
+            return snapshot.encode(part)
+        made = snapshot.encoded(part)
+        if made is not None:
+            return made
         with self._arithmetic.working():
-            return snapshot.encoded(part)
+            return snapshot.encode(part)
 
     def effort(self, steps: int, step_s: float) -> int:
         return self._outer.effort(steps, step_s)
