@@ -31,6 +31,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -47,11 +48,11 @@ from swarmnet.matching.random_pairs import RandomPairs
 
 CODECS = ("raw", "int8")
 WAYS = ("floor raw", "raw", "floor int8", "int8")
-BAR = 2.5
+BARS = {"raw / floor": 1.3, "int8 / raw": 0.7}
 SCHEDULE_SEED = 0
 WARM_UP = 3
 MEMORY_WARM_UP = 20
-MEMORY_EXCHANGES = 200
+MEMORY_BYTES = 2_000_000_000
 ANSWER_S = 120.0
 PRELOAD = [
     "torch._dynamo",  # imported by the first optimizer that is made
@@ -68,6 +69,22 @@ PRELOAD = [
     "swarmnet.outer.average",
     "swarmnet.reduce.mean",
 ]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How many meet, and how much each of them holds."""
+
+    peers: int
+    parameters: int
+
+    @property
+    def memory_exchanges(self) -> int:
+        """Enough to see growth, in bounded time."""
+        return min(200, MEMORY_BYTES // (4 * self.parameters))
+
+
+CASES = (Case(16, 2_370_000), Case(2, 25_000_000))
 
 
 @dataclass
@@ -91,7 +108,8 @@ class Tally:
 
     seconds: list[float] = field(default_factory=list)
     answers: list[Met] = field(default_factory=list)
-    cpu_seconds: float = 0.0
+    cpu: Counter[str] = field(default_factory=Counter)
+    """Seconds of the peers' own processes, and of their daemons."""
 
     def row(self, name: str, floor: float) -> Row:
         ok = [met for met in self.answers if met.ok]
@@ -102,7 +120,7 @@ class Tally:
             seconds_worst=max(self.seconds),
             success=len(ok) / len(self.answers),
             bytes_per_peer=sum(met.bytes_sent for met in ok) // max(1, len(ok)),
-            cpu_seconds=self.cpu_seconds / len(self.seconds),
+            cpu_seconds=self.cpu.total() / len(self.seconds),
             ratio=median / floor,
         )
 
@@ -111,14 +129,10 @@ def main() -> int:
     options = parse()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with swarm(context, options) as peers:
-        tallies = measure(peers, options.rounds)
-        memory = measure_memory(peers)
-    floor = statistics.median(tallies[WAYS[0]].seconds)
-    rows = [tally.row(name, floor) for name, tally in tallies.items()]
-    if not options.skip_hivemind:
-        rows.append(hivemind_row(context, options, floor))
-    report(rows, memory, options)
+    cases = [Case(options.peers, options.parameters)] if options.peers else list(CASES)
+    results = [measure_case(context, case, options) for case in cases]
+    if options.json:
+        print(json.dumps({"bars": BARS, "cases": results}))
     return 0
 
 
@@ -126,23 +140,34 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", type=int, default=16)
+    parser.add_argument("--peers", type=int, default=0, help="only this case")
+    parser.add_argument("--parameters", type=int, default=2_370_000, help="of that case")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--parameters", type=int, default=2_370_000)
     parser.add_argument("--skip-hivemind", action="store_true")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()
 
 
+def measure_case(context: Any, case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    with swarm(context, case) as peers:
+        tallies = measure(peers, options.rounds)
+        memory = measure_memory(peers, case)
+    floor = statistics.median(tallies[WAYS[0]].seconds)
+    rows = [tally.row(name, floor) for name, tally in tallies.items()]
+    if not options.skip_hivemind:
+        rows.append(hivemind_row(context, case, options.rounds, floor))
+    return report(case, rows, tallies, memory, as_json=options.json)
+
+
 @contextlib.contextmanager
-def swarm(context: Any, options: argparse.Namespace) -> Iterator[list[Peer]]:
+def swarm(context: Any, case: Case) -> Iterator[list[Peer]]:
     """All peers, connected with each other; the first one is where the others join."""
     with tempfile.TemporaryDirectory() as folder:
         peers: list[Peer] = []
         try:
-            for index in range(options.peers):
+            for index in range(case.peers):
                 bootstrap = (peers[0].address,) if peers else ()
-                spec = Spec(index, Path(folder), options.parameters, CODECS, bootstrap)
+                spec = Spec(index, Path(folder), case.parameters, CODECS, bootstrap)
                 peers.append(start(context, spec))
                 if index == 0:
                     introduce(peers[0])
@@ -190,7 +215,8 @@ def measure(peers: list[Peer], rounds: int) -> dict[str, Tally]:
             if index >= WARM_UP:
                 tally.seconds.append(seconds)
                 tally.answers += answers
-                tally.cpu_seconds += cpu_so_far(peers) - before
+                tally.cpu.update(cpu_so_far(peers))
+                tally.cpu.subtract(before)
         say(f"round {index - WARM_UP + 1} of {rounds}")
     return tallies
 
@@ -211,13 +237,13 @@ def meet(way: str, pairs: list[tuple[Peer, str]]) -> tuple[float, list[Met]]:
     return time.perf_counter() - began, answers
 
 
-def measure_memory(peers: list[Peer]) -> dict[str, Any]:
+def measure_memory(peers: list[Peer], case: Case) -> dict[str, Any]:
     """Two peers meet again and again, raw; what the first one and its daemon hold."""
     pair = [(peers[0], peers[1].id), (peers[1], peers[0].id)]
     for _ in range(MEMORY_WARM_UP):
         meet("raw", pair)
     before = ask(peers[0], "memory")
-    answers = [met for _ in range(MEMORY_EXCHANGES) for met in meet("raw", pair)[1]]
+    answers = [met for _ in range(case.memory_exchanges) for met in meet("raw", pair)[1]]
     after = ask(peers[0], "memory")
     say("memory is measured")
     return {
@@ -228,9 +254,9 @@ def measure_memory(peers: list[Peer]) -> dict[str, Any]:
     }
 
 
-def cpu_so_far(peers: list[Peer]) -> float:
+def cpu_so_far(peers: list[Peer]) -> Counter[str]:
     """Of all peers and their daemons."""
-    return sum(sum(ask(peer, "cpu").values()) for peer in peers)
+    return sum((Counter(ask(peer, "cpu")) for peer in peers), Counter[str]())
 
 
 def ask(peer: Peer, what: str) -> dict[str, Any]:
@@ -240,11 +266,11 @@ def ask(peer: Peer, what: str) -> dict[str, Any]:
     return answer
 
 
-def hivemind_row(context: Any, options: argparse.Namespace, floor: float) -> Row:
+def hivemind_row(context: Any, case: Case, rounds: int, floor: float) -> Row:
     setting = averaging_hivemind.Setting()
     ours, theirs = context.Pipe()
-    paired = options.peers // 2 * 2  # an odd one would only wait for its deadline
-    arguments = (theirs, paired, options.rounds, options.parameters, setting)
+    paired = case.peers // 2 * 2  # an odd one would only wait for its deadline
+    arguments = (theirs, paired, rounds, case.parameters, setting)
     process = context.Process(target=averaging_hivemind.main, args=arguments)
     process.start()
     theirs.close()
@@ -263,25 +289,35 @@ def hivemind_row(context: Any, options: argparse.Namespace, floor: float) -> Row
     )
 
 
-def report(rows: list[Row], memory: dict[str, Any], options: argparse.Namespace) -> None:
-    ratio = next(r.ratio for r in rows if r.name == "raw")
-    result = {
-        "peers": options.peers,
-        "rounds": options.rounds,
-        "parameters": options.parameters,
-        "rows": {r.name: r.as_dict() for r in rows},
-        "bar": {"ratio": BAR, "met": ratio <= BAR},
+def report(
+    case: Case, rows: list[Row], tallies: dict[str, Tally], memory: dict[str, Any], *, as_json: bool
+) -> dict[str, Any]:
+    by_name = {row.name: row for row in rows}
+    raw, int8 = by_name["raw"].ratio, by_name["int8"].ratio
+    figures = {"raw / floor": raw, "int8 / raw": int8 / raw}
+    if "hivemind" in by_name:
+        figures["hivemind / raw"] = by_name["hivemind"].ratio / raw
+    spent = {way: {k: v / len(t.seconds) for k, v in t.cpu.items()} for way, t in tallies.items()}
+    if not as_json:
+        print(f"\n{case.peers} peers, {case.parameters / 1e6:g} M parameters")
+        print(render(rows))
+        for name, figure in figures.items():
+            bar = f" (bar {BARS[name]})" if name in BARS else ""
+            print(f"{name:16} {figure:.2f}{bar}")
+        for way in ("floor raw", "raw", "int8"):
+            parts = ", ".join(f"{who} {seconds:.3f}" for who, seconds in spent[way].items())
+            print(f"cpu s/round of {way}: {parts}")
+        grown = ", ".join(f"{name} {n / 1e6:+.1f} MB" for name, n in memory["growth"].items())
+        print(f"memory over {memory['exchanges']} exchanges: {grown}", flush=True)
+    return {
+        "peers": case.peers,
+        "parameters": case.parameters,
+        "rounds": len(tallies["raw"].seconds),
+        "rows": {row.name: row.as_dict() for row in rows},
+        "ratios": figures,
+        "cpu_seconds": spent,
         "memory": memory,
     }
-    if options.json:
-        print(json.dumps(result))
-        return
-    print(render(rows))
-    print(f"\nour raw exchange takes {ratio:.2f} times the floor; the bar is {BAR}")
-    by_name = {r.name: r.cpu_seconds for r in rows}
-    print(f"of processor time it takes {by_name['raw'] / by_name['floor raw']:.2f} times the floor")
-    grown = ", ".join(f"{name} {size / 1e6:+.1f} MB" for name, size in memory["growth"].items())
-    print(f"memory over {memory['exchanges']} exchanges: {grown}")
 
 
 def say(text: str) -> None:
