@@ -165,6 +165,7 @@ class Gossip:
             layout=meeting.layout,
             nbytes=self._subject.nbytes,
             digest=self._digest(),
+            hints=self.window.hints(peer, self._around.clock()),
         )
         machine = Offerer(offer, self._buffer.lend)
         session: Session | None = None
@@ -190,7 +191,7 @@ class Gossip:
         peer = stream.peer
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
-            self._heard(peer, offer.digest)
+            self._heard(peer, offer)
             reason = self._refusal(peer, offer)
             if reason is None:
                 await self._accept(stream, offer)
@@ -205,7 +206,12 @@ class Gossip:
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
         meeting = self._new_meeting(offer.phase, peer, offer.round)
-        accept = Accept(round=offer.round, nbytes=self._subject.nbytes, digest=self._digest())
+        accept = Accept(
+            round=offer.round,
+            nbytes=self._subject.nbytes,
+            digest=self._digest(),
+            hints=self.window.hints(peer, self._around.clock()),
+        )
 
         def commit() -> bool:
             return self.decisions.commit(peer, offer.round)
@@ -245,14 +251,14 @@ class Gossip:
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
         now = self._around.clock()
-        retry_s, waiting = 10 * RETRY_BUSY_S, tuple[Hint, ...]()
+        retry_s, hints = 10 * RETRY_BUSY_S, tuple[Hint, ...]()
         if self.stance == "consensus":
             retry_s = RETRY_BUSY_S
         elif reason in ("early", "busy"):
             retry_s = self.window.opens_in(now, busy=reason == "busy")
-            waiting = self.window.hints(peer, now)
+            hints = self.window.hints(peer, now)
             self.window.called(peer, now)
-        return Decline(reason=reason, retry_s=retry_s, waiting=waiting, digest=self._digest())
+        return Decline(reason=reason, retry_s=retry_s, digest=self._digest(), hints=hints)
 
     # ---- both -------------------------------------------------------------------------------
 
@@ -292,7 +298,7 @@ class Gossip:
         if self._meeting is meeting:
             self._meeting = None
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
-            self._heard(meeting.partner, answer.digest)
+            self._heard(meeting.partner, answer)
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, self._around.clock())
             return End.DECLINED
@@ -375,11 +381,12 @@ class Gossip:
         self.window.over(snapshot.step, None, self._around.clock())
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
-    def _heard(self, peer: str, digest: Digest) -> None:
+    def _heard(self, peer: str, message: Offer | Accept | Decline) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
         now = self._around.clock()
         self._around.membership.clear(peer)
-        self._around.membership.hear(digest, now)
+        self._around.membership.hear(message.digest, now)
+        self.window.heard(message.hints, now)
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())

@@ -7,6 +7,7 @@ offer is welcome (accept). All times are seconds of the caller's clock.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ HISTORY = 16
 RETRY_BUSY_S = 0.05
 MAX_RETRY_S = 5.0
 LOOKAHEAD = 64
+TRUST, SOON, GAP, HOLD = 0.2, 0.4, 0.25, 0.6
+"""In halves of a window, the time from a meeting until offers are welcome again. A peer is believed
+to be free for ``TRUST`` after its window opened; nobody else is asked while an opening is known
+that is not farther away than ``SOON``; strangers are asked ``GAP`` apart, the first of them after
+a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
 LONGEST_WINDOW = 1 << 16
 
 
@@ -55,9 +61,10 @@ class Window:
         self._rng = rng
         self._pace = Pace(steps_since=0, total_steps=0, progress=0.0)
         self.origin = 0
-        self._boundary_at = 0.0
+        self._boundary_at: float | None = None
         self._step_s = 0.0
         self._ripe_at: int | None = None
+        self._stranger_at = 0.0
         self._not_before: dict[str, float] = {}
         self._order: list[str] = []
         self.history: deque[str] = deque(maxlen=HISTORY)
@@ -65,7 +72,7 @@ class Window:
 
     def boundary(self, total_steps: int, progress: float, now: float) -> None:
         """An inner step is done."""
-        if total_steps > self._pace.total_steps and self._boundary_at:
+        if total_steps > self._pace.total_steps and self._boundary_at is not None:
             took = (now - self._boundary_at) / (total_steps - self._pace.total_steps)
             self._step_s += 0.2 * (took - self._step_s) if self._step_s else took
         self._boundary_at = now
@@ -96,11 +103,8 @@ class Window:
         While ``busy`` the window is about to be over, and another one begins.
         """
         since = 0 if busy else self._pace.steps_since
-        for ahead in range(1, LOOKAHEAD):
-            pace = Pace(since + ahead, self._pace.total_steps + ahead, 0.0)
-            if self._cadence.willing(pace):
-                return max(0.0, ahead * self._step_s - (now - self._boundary_at))
-        return LOOKAHEAD * self._step_s
+        elapsed_s = 0.0 if self._boundary_at is None else now - self._boundary_at
+        return max(0.0, self._steps_to_open(since) * self._step_s - elapsed_s)
 
     def next(self, live: Sequence[str], now: float) -> Decision:
         """What a free peer with a snapshot does now, given who is alive."""
@@ -109,44 +113,54 @@ class Window:
         if self._ripe_at is None:
             self._ripe_at = self._pace.total_steps
             self._order = self._matching.candidates(self.me, live, list(self.history), self._rng)
+            self._stranger_at = now + HOLD * self._half_s * self._rng.random()
         known = set(live)
         reachable = [peer for peer in self._order if peer in known]
-        if not reachable:
-            return GoSolo()
-        unasked = [peer for peer in reachable if peer not in self._not_before]
-        waiting = self.waiters.among(unasked, now, self._step_s)
-        if waiting:
-            self.waiters.settle(waiting[0], now)  # nobody else should be sent to it meanwhile
-            return OfferTo(waiting[0])
-        asked = [peer for peer in reachable if peer in self._not_before]
-        if unasked and len(asked) <= self._waited():
-            return OfferTo(unasked[0])
+        return self._whom(reachable, now) if reachable else GoSolo()
+
+    def _whom(self, reachable: Sequence[str], now: float) -> Decision:
+        """Somebody who has opened; somebody who will; a stranger; in this order."""
+        opens = self.waiters.opening(reachable, now, TRUST * self._half_s)
+        opens |= {p: at for p, at in self._not_before.items() if p in reachable}
+        opened = [peer for peer, at in opens.items() if at <= now]
+        if opened:
+            return self._call(max(opened, key=opens.__getitem__), now)
+        next_s = min(opens.values(), default=math.inf)
+        if next_s <= now + SOON * self._half_s:
+            return Wait(next_s)
+        strangers = [peer for peer in reachable if peer not in opens]
+        if strangers and self._stranger_at <= now:
+            self._stranger_at = now + GAP * self._half_s
+            return self._call(strangers[0], now)
         if self._impatient():
             return GoSolo()
-        again = min(asked, key=self._not_before.__getitem__)
-        if self._not_before[again] <= now:
-            return OfferTo(again)
-        return Wait(self._not_before[again])
+        return Wait(min(next_s, self._stranger_at if strangers else math.inf))
+
+    def _call(self, peer: str, now: float) -> OfferTo:
+        # Nobody else should be sent to it meanwhile.
+        self.waiters.settle(peer, now, now + self._half_s)
+        return OfferTo(peer)
 
     def declined(self, peer: str, decline: Decline, now: float) -> None:
-        """``peer`` knows now that I wait, and will call when it is ripe; I call again later.
+        """I call ``peer`` again when its window opens, if nobody has met me by then."""
+        opens_s = min(max(decline.retry_s, RETRY_BUSY_S), max(MAX_RETRY_S, self._half_s))
+        self._not_before[peer] = now + opens_s
+        self.waiters.settle(peer, now, now + opens_s)
 
-        Its hints are peers that called it in vain, as I did.
-        """
-        patience = min(max(decline.retry_s, RETRY_BUSY_S), MAX_RETRY_S)
-        self._not_before[peer] = now + patience + self._step_s / 4
-        self.waiters.settle(peer, now)
-        for hint in decline.waiting:
+    def heard(self, hints: Sequence[Hint], now: float) -> None:
+        """What a message told of the windows of others."""
+        for hint in hints:
             if hint.peer != self.me:
-                self.waiters.add(hint.peer, now - hint.age_s)
+                said_at = now - hint.age_s
+                self.waiters.add(hint.peer, said_at, said_at + hint.opens_s)
 
     def called(self, peer: str, now: float) -> None:
         """I declined an offer of ``peer``: it waits."""
-        self.waiters.add(peer, now)
+        self.waiters.settle(peer, now, now)
 
     def hints(self, asker: str, now: float) -> tuple[Hint, ...]:
-        """Whom I tell ``asker`` to call instead of me."""
-        return self.waiters.hints(asker, now, self._step_s)
+        """Whom I tell ``asker`` to call, now or later."""
+        return self.waiters.hints(asker, now, TRUST * self._half_s)
 
     def unreachable(self, peer: str) -> None:
         """Not in this window again."""
@@ -166,14 +180,25 @@ class Window:
         self._not_before.clear()
         self._pace = self._pace_at(self._pace.total_steps, self._pace.progress)
         if partner is not None:
-            self.waiters.settle(partner, now)
+            self.waiters.settle(partner, now, now + self._half_s)
             self.history.append(partner)
 
     def _pace_at(self, total_steps: int, progress: float) -> Pace:
         return Pace(max(0, total_steps - self.origin), total_steps, progress)
 
+    @property
+    def _half_s(self) -> float:
+        """Seconds from a meeting until I welcome the next offer."""
+        return self._steps_to_open(0) * self._step_s
+
+    def _steps_to_open(self, since: int) -> int:
+        for ahead in range(1, LOOKAHEAD):
+            if self._cadence.willing(Pace(since + ahead, self._pace.total_steps + ahead, 0.0)):
+                return ahead
+        return LOOKAHEAD
+
     def _waited(self) -> int:
-        """Steps since the window was ripe: each allows one more stranger to be asked."""
+        """Steps since the window was ripe."""
         assert self._ripe_at is not None
         return self._pace.total_steps - self._ripe_at
 

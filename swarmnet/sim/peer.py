@@ -156,4 +156,3 @@ class SimPeer:
 
 async def _inline(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-

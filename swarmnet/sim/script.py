@@ -107,19 +107,20 @@ def churn(n: int, law: Churn, lasts_s: float, seed: int) -> list[tuple[float, in
     """A trace of ``lasts_s`` seconds for a swarm that begins with ``n`` peers, by time."""
     rng = random.Random(seed)
     up, trace = list(range(n)), list[tuple[float, int, What]]()
-    coming: deque[tuple[float, int]] = deque()
+    away: deque[tuple[float, int]] = deque()
     born, at = n, 0.0
-    while (at := at + rng.expovariate(law.per_s * n)) < lasts_s:
-        while coming and coming[0][0] <= at:
-            since, peer = coming.popleft()
+    while at < lasts_s:
+        at = min(at + rng.expovariate(law.per_s * n), lasts_s)
+        while away and away[0][0] <= at:
+            since, peer = away.popleft()
             back = rng.random() < law.come_back
             trace.append((since, peer, "restart") if back else (since, born, "join"))
             up.append(peer if back else born)
             born += not back
-        if up:
+        if up and at < lasts_s:
             gone = up.pop(rng.randrange(len(up)))
             trace.append((at, gone, "crash"))
-            coming.append((at + law.away_s, gone))
+            away.append((at + law.away_s, gone))
     return trace
 
 

@@ -53,16 +53,18 @@ class Rumour(BaseModel):
 
 
 class Hint(BaseModel):
-    """Somebody who looked for a partner ``age_s`` seconds ago."""
+    """A peer's own word, ``age_s`` seconds old, that it accepts offers ``opens_s`` after it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     peer: PeerId
     age_s: Seconds
+    opens_s: Seconds = 0.0
 
 
 MAX_RUMOURS = 24
-MAX_HINTS = 4
+MAX_HINTS = 16
 Digest = Annotated[tuple[Rumour, ...], Field(max_length=MAX_RUMOURS)]
+Hints = Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)]
 
 
 class Hello(Message):
@@ -103,6 +105,7 @@ class Offer(Message):
     layout: Hex
     nbytes: Count
     digest: Digest = ()
+    hints: Hints = ()
 
 
 class Accept(Message):
@@ -112,6 +115,7 @@ class Accept(Message):
     round: Count
     nbytes: Count
     digest: Digest = ()
+    hints: Hints = ()
 
 
 DeclineReason = Literal[
@@ -131,14 +135,14 @@ DeclineReason = Literal[
 class Decline(Message):
     """No, and when to ask again. ``applied``/``dropped`` answer an offer already decided.
 
-    ``waiting`` names peers that called in vain as well and may be glad of a call.
+    ``hints`` name peers that may be glad of a call, and when.
     """
 
     kind = Kind.DECLINE
     reason: DeclineReason
     retry_s: Seconds
-    waiting: Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)] = ()
     digest: Digest = ()
+    hints: Hints = ()
 
 
 class Have(Message):

@@ -44,7 +44,9 @@ def test_timers_fire_in_their_order_and_at_their_times():
         await asyncio.gather(*(wait(for_s) for for_s in (3.0, 0.1, 2.0, 0.2, 1e-7)))
         return seen
 
-    assert clock.run(main()) == [(w, pytest.approx(w, abs=2e-9)) for w in (1e-7, 0.1, 0.2, 2.0, 3.0)]
+    assert clock.run(main()) == [
+        (w, pytest.approx(w, abs=2e-9)) for w in (1e-7, 0.1, 0.2, 2.0, 3.0)
+    ]
 
 
 def test_a_timeout_costs_virtual_seconds():
