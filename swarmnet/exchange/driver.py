@@ -138,7 +138,8 @@ class Gossip:
         if not self._trains:
             return None
         await self._ask_about_pending(self._around.clock())
-        if not self._trains or not self._desk.has_snapshot():  # asking took a while
+        ready = self.window.ripe and self._desk.has_snapshot()
+        if not self._trains or not ready:  # asking took a while
             return None
         now = self._around.clock()
         live = self._around.membership.alive(now, ("training",))

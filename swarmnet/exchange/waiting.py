@@ -40,8 +40,12 @@ class Waiters:
         if len(self._words) > MAX_KNOWN:
             self._words.popitem(last=False)
 
+    def forget(self, peer: str) -> None:
+        """What was said is about to be outdated."""
+        self._words.pop(peer, None)
+
     def opening(self, peers: Sequence[str], now: float, trust_s: float) -> dict[str, float]:
-        """When those of ``peers`` open, or have opened within ``trust_s``; old words are forgotten."""
+        """When those of ``peers`` open or, within ``trust_s``, have opened; old words are lost."""
         oldest = now - trust_s
         for peer in [peer for peer, word in self._words.items() if word.opens_at < oldest]:
             del self._words[peer]

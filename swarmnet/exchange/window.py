@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from swarmnet.wire.messages import Decline, DeclineReason, Hint
 HISTORY = 16
 RETRY_BUSY_S = 0.05
 MAX_RETRY_S = 5.0
-LOOKAHEAD = 64
-TRUST, SOON, GAP, HOLD = 0.2, 0.4, 0.25, 0.6
+LOOKAHEAD = 1 << 12
+TRUST, SOON, GAP, HOLD = 0.3, 0.5, 0.25, 0.6
 """In halves of a window, the time from a meeting until offers are welcome again. A peer is believed
 to be free for ``TRUST`` after its window opened; nobody else is asked while an opening is known
-that is not farther away than ``SOON``; strangers are asked ``GAP`` apart, the first of them after
+that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step apart, the first after
 a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
+PAUSE_STEPS = 0.2
+"""Between a call in vain and the next: many may have called the same peer at the same time."""
 LONGEST_WINDOW = 1 << 16
 
 
@@ -65,6 +68,7 @@ class Window:
         self._step_s = 0.0
         self._ripe_at: int | None = None
         self._stranger_at = 0.0
+        self._again_at = 0.0
         self._not_before: dict[str, float] = {}
         self._order: list[str] = []
         self.history: deque[str] = deque(maxlen=HISTORY)
@@ -119,32 +123,36 @@ class Window:
         return self._whom(reachable, now) if reachable else GoSolo()
 
     def _whom(self, reachable: Sequence[str], now: float) -> Decision:
-        """Somebody who has opened; somebody who will; a stranger; in this order."""
+        """Somebody who has opened; somebody who will soon; a stranger; in this order."""
         opens = self.waiters.opening(reachable, now, TRUST * self._half_s)
-        opens |= {p: at for p, at in self._not_before.items() if p in reachable}
-        opened = [peer for peer, at in opens.items() if at <= now]
-        if opened:
-            return self._call(max(opened, key=opens.__getitem__), now)
-        next_s = min(opens.values(), default=math.inf)
-        if next_s <= now + SOON * self._half_s:
+        for peer in reachable:
+            if peer in self._not_before:
+                opens[peer] = max(self._not_before[peer], opens.get(peer, 0.0))
+        opened = [peer for peer in opens if opens[peer] <= now]
+        if opened and now < self._again_at and not self._ripe_for(2):
+            return Wait(self._again_at)
+        if opened and not self._ripe_for(2):
+            return self._call(max(opened, key=opens.__getitem__))
+        next_s = min((at for at in opens.values() if at > now), default=math.inf)
+        if next_s <= now + SOON * self._half_s and not self._ripe_for(2):
             return Wait(next_s)
         strangers = [peer for peer in reachable if peer not in opens]
         if strangers and self._stranger_at <= now:
-            self._stranger_at = now + GAP * self._half_s
-            return self._call(strangers[0], now)
-        if self._impatient():
+            return self._call(strangers[0])
+        if self._ripe_for(1):
             return GoSolo()
         return Wait(min(next_s, self._stranger_at if strangers else math.inf))
 
-    def _call(self, peer: str, now: float) -> OfferTo:
-        # Nobody else should be sent to it meanwhile.
-        self.waiters.settle(peer, now, now + self._half_s)
+    def _call(self, peer: str) -> OfferTo:
+        self.waiters.forget(peer)  # nobody else should be sent to it meanwhile
         return OfferTo(peer)
 
     def declined(self, peer: str, decline: Decline, now: float) -> None:
         """I call ``peer`` again when its window opens, if nobody has met me by then."""
         opens_s = min(max(decline.retry_s, RETRY_BUSY_S), max(MAX_RETRY_S, self._half_s))
         self._not_before[peer] = now + opens_s
+        self._again_at = now + PAUSE_STEPS * self._step_s
+        self._stranger_at = now + max(GAP * self._half_s, self._step_s)
         self.waiters.settle(peer, now, now + opens_s)
 
     def heard(self, hints: Sequence[Hint], now: float) -> None:
@@ -192,20 +200,18 @@ class Window:
         return self._steps_to_open(0) * self._step_s
 
     def _steps_to_open(self, since: int) -> int:
-        for ahead in range(1, LOOKAHEAD):
-            if self._cadence.willing(Pace(since + ahead, self._pace.total_steps + ahead, 0.0)):
-                return ahead
-        return LOOKAHEAD
+        def willing(ahead: int) -> bool:
+            return self._cadence.willing(
+                Pace(since + ahead, self._pace.total_steps + ahead, self._pace.progress)
+            )
 
-    def _waited(self) -> int:
-        """Steps since the window was ripe."""
-        assert self._ripe_at is not None
-        return self._pace.total_steps - self._ripe_at
+        return 1 + bisect_left(range(1, LOOKAHEAD), True, key=willing)
 
-    def _impatient(self) -> bool:
-        """Ripe for half as many steps again as it took to ripen, and at least one."""
+    def _ripe_for(self, patience: int) -> bool:
+        """Ripe for ``patience`` times half as many steps again as it took to ripen, or as one."""
         assert self._ripe_at is not None
-        return self._waited() >= max(1, (self._ripe_at - self.origin) // 2)
+        half = max(1, (self._ripe_at - self.origin) // 2)
+        return self._pace.total_steps - self._ripe_at >= patience * half
 
 
 def refuse(window: Window, *, busy: bool, has_snapshot: bool) -> DeclineReason | None:

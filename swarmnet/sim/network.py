@@ -109,8 +109,10 @@ class SimNetwork:
         return peer in self._down
 
     async def thaw(self, peer: str) -> None:
-        while (wait := self._frozen.get(peer, 0.0) - now()) > 0:
+        wait = self._frozen.get(peer, 0.0) - now()
+        if wait > 0:
             await asyncio.sleep(wait)
+            await self.thaw(peer)
 
     def sent(self, peer: str, frame: Frame) -> None:
         self.traffic.frames[frame.kind] += 1

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from swarmnet.sim.link import Cut
-
 if TYPE_CHECKING:
     from swarmnet.sim.swarm import Swarm
 

@@ -3,14 +3,15 @@
 Latencies are log-normal (sigma 1) and drawn anew for every message, 2 % of the peers crash per
 period and as many restart or join, matching ``random_pairs``, cadence ``every_h``. A *period* is H
 steps, the pace at which a peer looks for a partner; H is 20 steps of about a second, so that it is
-two renewals of the membership. The payload is 8 numbers: what is measured is messages, not bytes.
+two renewals of the membership. The payload is 8 numbers: messages are what counts here, not bytes.
 
-``met``: share of windows (from one snapshot to the next) that ended with an exchange. ``in period``:
-share of the peers that were up through 1.5 periods, the longest that a window may last, and
-completed an exchange in that time. ``commit``: seconds from the offer that was accepted to the
-moment at which both sides have applied it. ``tree``: an all-reduce over a binary tree on the same
-latencies, where 2 log2 n levels each wait for the later of two messages (Monte Carlo), beside
-reference values of NoLoCo's latency analysis (arXiv 2506.10911, section 5.3), all in mean latencies.
+``met``: share of windows (from one snapshot to the next) that ended with an exchange.
+``in period``: share of the peers that were up through 1.5 periods, the longest that a window lasts
+as a rule, and completed an exchange in that time. ``commit``: seconds from the offer that was
+accepted to the moment at which both sides have applied it. ``tree``: an all-reduce over a binary
+tree on the same latencies, up and down, where every node waits for two messages (Monte Carlo). The
+last table stands beside that of NoLoCo's latency analysis (arXiv 2506.10911, section 5.3), whose
+exact tree is not known; there the unit is the mean latency.
 
 Example: python tests/bench/scale.py --peers 16 64 256 --json
 """

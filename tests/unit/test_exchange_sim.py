@@ -10,8 +10,8 @@ from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.links import FIRST_S
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock
-from swarmnet.sim.network import Cut
 from swarmnet.sim.book import PhoneBook
+from swarmnet.sim.network import Cut
 from tests.unit.swarms import LAW, NAMES, SLOW, Swarm, drift, offset, one_sided, outcomes, pair
 
 ANN, BOB, COE, DOT = NAMES[:4]

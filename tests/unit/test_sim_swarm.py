@@ -86,12 +86,12 @@ def test_the_seed_decides_the_latencies():
 async def transfer(access, pairs, frames=50):
     """Seconds until ``frames`` of 1,000 bytes have gone over a stream for each of ``pairs``."""
     network = SimNetwork(lambda a, b: Link(0.0, 1e6), access)
-    read = []
+    read = asyncio.Queue()
 
     async def handler(stream):
         for _ in range(frames):
             await stream.receive(1000)
-        read.append(clock.now())
+        read.put_nowait(clock.now())
 
     for number in range(4):
         await network.transport(peer_name(number)).serve("topic", handler)
@@ -102,9 +102,7 @@ async def transfer(access, pairs, frames=50):
             await stream.send(FRAME, 1000)
 
     await asyncio.gather(*(send(*pair) for pair in pairs))
-    while len(read) < len(pairs):
-        await asyncio.sleep(0.01)
-    return max(read)
+    return max([await read.get() for _ in pairs])
 
 
 SLOW_UP = Access(up=1e4)
@@ -133,12 +131,12 @@ def test_two_streams_on_one_line_are_done_together():
 
     async def main():
         network = SimNetwork(lambda a, b: Link(0.0, 1e9), lambda peer: Access(up=1e6))
-        ends = {}
+        ends = asyncio.Queue()
 
         async def handler(stream):
             for _ in range(400):
                 await stream.receive(1000)
-            ends[len(ends)] = clock.now()
+            ends.put_nowait(clock.now())
 
         async def send(receiver):
             await network.transport(receiver).serve("topic", handler)
@@ -147,11 +145,9 @@ def test_two_streams_on_one_line_are_done_together():
                 await stream.send(Frame(Kind.PART, bytes(20_000)), 1000)
 
         await asyncio.gather(*(send(peer_name(number)) for number in (1, 2)))
-        while len(ends) < 2:
-            await asyncio.sleep(0.1)
-        return ends
+        return await ends.get(), await ends.get()
 
-    first, second = clock.run(main()).values()
+    first, second = clock.run(main())
     assert second == pytest.approx(16.0, rel=0.02)
     assert second - first < 0.1 * second
 
@@ -173,7 +169,7 @@ def lived(offsets_s):
 
 
 def test_clocks_ten_minutes_apart_change_nothing():
-    assert lived([600.0, 0.0, 300.5, 0.0, 599.0, 7e6]) == lived([])
+    assert lived([600.0, 0.0, 300.5, 0.0, 599.0, 3600.0]) == lived([])
 
 
 # ---- scripts ------------------------------------------------------------------------------------
@@ -343,7 +339,7 @@ def test_a_swarm_lives_through_a_trace():
         assert len(swarm.live) == 12 - gone >= 10
         await settled(swarm)
         assert min(sum(e.outcome == "ok" for e in peer.events) for peer in swarm.live) > 0
-        assert one_sided(swarm.live) == []
+        assert all(peer.gossip.free for peer in swarm.live)
 
     clock.run(main())
 
