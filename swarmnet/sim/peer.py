@@ -66,6 +66,8 @@ class SimPeer:
     ) -> None:
         self.me = me
         self.steps = 0
+        self.waited_s = 0.0
+        """Time between the end of a step and the start of the next, freezes included."""
         self.slowness = 1.0
         """How many times longer a step takes than ``options`` say."""
         self.added = np.zeros(SIZE)
@@ -135,10 +137,13 @@ class SimPeer:
             await asyncio.sleep(self._options.renew_s)
 
     async def _train(self) -> None:
+        ended_at = now()
         while True:
             self.settle()
             if self.state == "training":
+                self.waited_s += now() - ended_at
                 await asyncio.sleep(self._step_s())
+                ended_at = now()
                 await self._network.thaw(self.me)
                 if self.state != "training":
                     continue
