@@ -29,7 +29,7 @@ TRUST, SOON, GAP, HOLD = 0.3, 0.5, 0.25, 0.6
 to be free for ``TRUST`` after its window opened; nobody else is asked while an opening is known
 that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step apart, the first after
 a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
-PAUSE_STEPS = 0.2
+PAUSE_STEPS = 0.15
 """Between a call in vain and the next: many may have called the same peer at the same time."""
 LONGEST_WINDOW = 1 << 16
 

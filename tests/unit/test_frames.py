@@ -44,7 +44,7 @@ MESSAGES = (
     Refuse(reason="run", run_file=b'name = "demo"\n'),
     Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, digest=(RUMOUR,)),
     Accept(round=3, nbytes=4096),
-    Decline(reason="busy", retry_s=0.25, waiting=(HINT,), digest=(RUMOUR,)),
+    Decline(reason="busy", retry_s=0.25, digest=(RUMOUR,), hints=(HINT,)),
     Have(round=3),
     Ask(rounds=(1, 2, 300)),
     Tell(outcomes=("applied", "dropped")),
