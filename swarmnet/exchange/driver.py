@@ -142,7 +142,8 @@ class Gossip:
         if not self._trains:
             return None
         await self._ask_about_pending(self._around.clock())
-        if not self._trains or not self._desk.has_snapshot():  # asking took a while
+        ready = self.window.ripe and self._desk.has_snapshot()
+        if not self._trains or not ready:  # asking took a while
             return None
         now = self._around.clock()
         live = self._around.membership.alive(now, ("training",))
@@ -196,6 +197,7 @@ class Gossip:
             nbytes=self._subject.nbytes,
             work=meeting.work,
             digest=self._digest(),
+            hints=self.window.hints(peer, self._around.clock()),
         )
         return Outbound(peer, Offerer(offer, self._buffer.lend), meeting, self._dial)
 
@@ -224,7 +226,7 @@ class Gossip:
         peer = stream.peer
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
-            self._heard(peer, offer.digest)
+            self._heard(peer, offer)
             reason = self._refusal(peer, offer)
             if reason is None:
                 await self._accept(stream, offer)
@@ -244,6 +246,7 @@ class Gossip:
             nbytes=self._subject.nbytes,
             work=meeting.work,
             digest=self._digest(),
+            hints=self.window.hints(peer, self._around.clock()),
         )
 
         def commit() -> bool:
@@ -285,14 +288,14 @@ class Gossip:
 
     def _declining(self, peer: str, reason: DeclineReason) -> Decline:
         now = self._around.clock()
-        retry_s, waiting = 10 * RETRY_BUSY_S, tuple[Hint, ...]()
+        retry_s, hints = 10 * RETRY_BUSY_S, tuple[Hint, ...]()
         if self.stance == "consensus":
             retry_s = RETRY_BUSY_S
         elif reason in ("early", "busy"):
             retry_s = self.window.opens_in(now, busy=reason == "busy")
-            waiting = self.window.hints(peer, now)
+            hints = self.window.hints(peer, now)
             self.window.called(peer, now)
-        return Decline(reason=reason, retry_s=retry_s, waiting=waiting, digest=self._digest())
+        return Decline(reason=reason, retry_s=retry_s, digest=self._digest(), hints=hints)
 
     # ---- both -------------------------------------------------------------------------------
 
@@ -362,7 +365,7 @@ class Gossip:
         if meeting.incoming is not None:
             meeting.incoming.cancel()
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
-            self._heard(meeting.partner, answer.digest)
+            self._heard(meeting.partner, answer)
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, meeting.ended)
             self.agreement.declined(meeting.partner, machine.decline.reason)
@@ -372,9 +375,11 @@ class Gossip:
         self._buffer.give_back(machine.received)
         return self.settling.conclude(meeting, machine, session)
 
-    def _heard(self, peer: str, digest: Digest | None) -> None:
+    def _heard(self, peer: str, message: Offer | Accept | Decline) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
-        self._around.membership.hear(peer, digest, self._around.clock())
+        now = self._around.clock()
+        self._around.membership.hear(peer, message.digest, now)
+        self.window.heard(message.hints, now)
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())

@@ -1,9 +1,8 @@
-"""Who waits for a partner: what keeps offers few when most peers are between two windows.
+"""When other peers' windows open: what keeps offers few when most peers are between two windows.
 
-An offer that is declined is not wasted: the decliner now knows somebody who waits. It calls that
-peer when its own window is ripe, and names it to others who call in vain meanwhile. So a ripe
-peer asks one stranger, then mostly waits to be called, and two waiting peers find each other
-through anybody whom both have asked.
+Every peer knows when its own window will open, and says so whenever it declines or has met. Such
+words travel on with every offer and answer, with their age. So a ripe peer calls one that has just
+opened or that is known to wait, and asks a stranger only when it knows of nobody.
 """
 
 from __future__ import annotations
@@ -14,49 +13,53 @@ from typing import NamedTuple
 
 from swarmnet.wire.messages import MAX_HINTS, Hint
 
-MEMORY_STEPS = 0.3
-"""A peer that waited this many of my steps ago has probably met somebody."""
 MAX_KNOWN = 256
 
 
-class _News(NamedTuple):
-    at: float
-    waits: bool
+class _Word(NamedTuple):
+    said_at: float
+    opens_at: float
 
 
 class Waiters:
-    """The newest news of each peer: whether it waits, and the time at which that was true."""
+    """The newest word of each peer, and until when it may be believed."""
 
     def __init__(self) -> None:
-        self._news: OrderedDict[str, _News] = OrderedDict()
+        self._words: OrderedDict[str, _Word] = OrderedDict()
 
-    def add(self, peer: str, since: float) -> None:
-        """``peer`` waited at ``since``; older news than what is known changes nothing."""
-        known = self._news.get(peer)
-        if known is None or since > known.at:
-            self._learn(peer, _News(since, waits=True))
+    def add(self, peer: str, said_at: float, opens_at: float) -> None:
+        """``peer`` said so at ``said_at``; an older word than what is known changes nothing."""
+        known = self._words.get(peer)
+        if known is None or said_at > known.said_at:
+            self.settle(peer, said_at, opens_at)
 
-    def settle(self, peer: str, now: float) -> None:
-        """It met somebody, or said that it does not wait: rumours from before are stale."""
-        self._learn(peer, _News(now, waits=False))
+    def settle(self, peer: str, now: float, opens_at: float) -> None:
+        """First hand: it met somebody, or declined; rumours from before are stale."""
+        self._words[peer] = _Word(now, opens_at)
+        self._words.move_to_end(peer)
+        if len(self._words) > MAX_KNOWN:
+            self._words.popitem(last=False)
 
-    def among(self, peers: Sequence[str], now: float, step_s: float) -> list[str]:
-        """Those of ``peers`` that may still wait, in the given order; old news is forgotten."""
-        oldest = now - MEMORY_STEPS * step_s
-        for peer in [peer for peer, news in self._news.items() if news.at < oldest]:
-            del self._news[peer]
-        return [peer for peer in peers if peer in self._news and self._news[peer].waits]
+    def forget(self, peer: str) -> None:
+        """What was said is about to be outdated."""
+        self._words.pop(peer, None)
 
-    def hints(self, asker: str, now: float, step_s: float) -> tuple[Hint, ...]:
-        """Whom ``asker`` should call instead, those heard of last first."""
-        others = [peer for peer in self.among(list(self._news), now, step_s) if peer != asker]
-        others.sort(key=lambda peer: self._news[peer].at, reverse=True)
+    def opening(self, peers: Sequence[str], now: float, trust_s: float) -> dict[str, float]:
+        """When those of ``peers`` open or, within ``trust_s``, have opened; old words are lost."""
+        oldest = now - trust_s
+        for peer in [peer for peer, word in self._words.items() if word.opens_at < oldest]:
+            del self._words[peer]
+        return {peer: self._words[peer].opens_at for peer in peers if peer in self._words}
+
+    def hints(self, asker: str, now: float, trust_s: float) -> tuple[Hint, ...]:
+        """Whom ``asker`` may call: those that open next or have opened last."""
+        opening = self.opening([peer for peer in self._words if peer != asker], now, trust_s)
+        nearest = sorted(opening, key=lambda peer: (abs(opening[peer] - now), peer))
         return tuple(
-            Hint(peer=peer, age_s=now - self._news[peer].at) for peer in others[:MAX_HINTS]
+            Hint(
+                peer=peer,
+                age_s=max(0.0, now - self._words[peer].said_at),
+                opens_s=max(0.0, opening[peer] - self._words[peer].said_at),
+            )
+            for peer in nearest[:MAX_HINTS]
         )
-
-    def _learn(self, peer: str, news: _News) -> None:
-        self._news[peer] = news
-        self._news.move_to_end(peer)
-        if len(self._news) > MAX_KNOWN:
-            self._news.popitem(last=False)

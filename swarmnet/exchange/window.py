@@ -7,7 +7,9 @@ offer is welcome (accept). All times are seconds of the caller's clock.
 
 from __future__ import annotations
 
+import math
 import random
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +23,14 @@ from swarmnet.wire.messages import Decline, DeclineReason, Hint
 HISTORY = 16
 RETRY_BUSY_S = 0.05
 MAX_RETRY_S = 5.0
-LOOKAHEAD = 64
+LOOKAHEAD = 1 << 12
+TRUST, SOON, GAP, HOLD = 0.3, 0.5, 0.25, 0.6
+"""In halves of a window, the time from a meeting until offers are welcome again. A peer is believed
+to be free for ``TRUST`` after its window opened; nobody else is asked while an opening is known
+that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step apart, the first after
+a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
+PAUSE_STEPS = 0.15
+"""Between a call in vain and the next: many may have called the same peer at the same time."""
 LONGEST_WINDOW = 1 << 16
 
 
@@ -56,9 +65,11 @@ class Window:
         self._pace = Pace(steps_since=0, total_steps=0, progress=0.0)
         self.origin = 0
         self._worked_from = 0
-        self._boundary_at = 0.0
+        self._boundary_at: float | None = None
         self._step_s = 0.0
         self._ripe_at: int | None = None
+        self._stranger_at = 0.0
+        self._again_at = 0.0
         self._not_before: dict[str, float] = {}
         self._order: list[str] = []
         self.history: deque[str] = deque(maxlen=HISTORY)
@@ -66,7 +77,7 @@ class Window:
 
     def boundary(self, total_steps: int, progress: float, now: float) -> None:
         """An inner step is done."""
-        if total_steps > self._pace.total_steps and self._boundary_at:
+        if total_steps > self._pace.total_steps and self._boundary_at is not None:
             took = (now - self._boundary_at) / (total_steps - self._pace.total_steps)
             self._step_s += 0.2 * (took - self._step_s) if self._step_s else took
         self._boundary_at = now
@@ -111,12 +122,8 @@ class Window:
         While ``busy`` the window is about to be over, and another one begins.
         """
         since = 0 if busy else self._pace.steps_since
-        for ahead in range(1, LOOKAHEAD):
-            total_steps = self._pace.total_steps + ahead
-            pace = Pace(since + ahead, total_steps, self._pace.progress, self._step_s)
-            if self._cadence.willing(pace):
-                return max(0.0, ahead * self._step_s - (now - self._boundary_at))
-        return LOOKAHEAD * self._step_s
+        elapsed_s = 0.0 if self._boundary_at is None else now - self._boundary_at
+        return max(0.0, self._steps_to_open(since) * self._step_s - elapsed_s)
 
     def next(self, live: Sequence[str], now: float) -> Decision:
         """What a free peer with a snapshot does now, given who is alive."""
@@ -125,24 +132,35 @@ class Window:
         if self._ripe_at is None:
             self._ripe_at = self._pace.total_steps
             self._order = self._matching.candidates(self.me, live, list(self.history), self._rng)
+            self._stranger_at = now + HOLD * self._half_s * self._rng.random()
         known = set(live)
         reachable = [peer for peer in self._order if peer in known]
-        if not reachable:
+        return self._whom(reachable, now) if reachable else GoSolo()
+
+    def _whom(self, reachable: Sequence[str], now: float) -> Decision:
+        """Somebody who has opened; somebody who will soon; a stranger; in this order."""
+        opens = self.waiters.opening(reachable, now, TRUST * self._half_s)
+        for peer in reachable:
+            if peer in self._not_before:
+                opens[peer] = max(self._not_before[peer], opens.get(peer, 0.0))
+        opened = [peer for peer in opens if opens[peer] <= now]
+        if opened and now < self._again_at and not self._ripe_for(2):
+            return Wait(self._again_at)
+        if opened and not self._ripe_for(2):
+            return self._call(max(opened, key=opens.__getitem__))
+        next_s = min((at for at in opens.values() if at > now), default=math.inf)
+        if next_s <= now + SOON * self._half_s and not self._ripe_for(2):
+            return Wait(next_s)
+        strangers = [peer for peer in reachable if peer not in opens]
+        if strangers and self._stranger_at <= now:
+            return self._call(strangers[0])
+        if self._ripe_for(1):
             return GoSolo()
-        unasked = [peer for peer in reachable if peer not in self._not_before]
-        waiting = self.waiters.among(unasked, now, self._step_s)
-        if waiting:
-            self.waiters.settle(waiting[0], now)  # nobody else should be sent to it meanwhile
-            return OfferTo(waiting[0])
-        asked = [peer for peer in reachable if peer in self._not_before]
-        if unasked and len(asked) <= self._waited():
-            return OfferTo(unasked[0])
-        if self._impatient():
-            return GoSolo()
-        again = min(asked, key=self._not_before.__getitem__)
-        if self._not_before[again] <= now:
-            return OfferTo(again)
-        return Wait(self._not_before[again])
+        return Wait(min(next_s, self._stranger_at if strangers else math.inf))
+
+    def _call(self, peer: str) -> OfferTo:
+        self.waiters.forget(peer)  # nobody else should be sent to it meanwhile
+        return OfferTo(peer)
 
     def alternate(self, live: Sequence[str], late: str) -> str | None:
         """Whom to ask as well while ``late`` does not answer: the next that was not asked yet."""
@@ -150,24 +168,27 @@ class Window:
         return next((peer for peer in self._order if peer in known), None)
 
     def declined(self, peer: str, decline: Decline, now: float) -> None:
-        """``peer`` knows now that I wait, and will call when it is ripe; I call again later.
+        """I call ``peer`` again when its window opens, if nobody has met me by then."""
+        opens_s = min(max(decline.retry_s, RETRY_BUSY_S), max(MAX_RETRY_S, self._half_s))
+        self._not_before[peer] = now + opens_s
+        self._again_at = now + PAUSE_STEPS * self._step_s
+        self._stranger_at = now + max(GAP * self._half_s, self._step_s)
+        self.waiters.settle(peer, now, now + opens_s)
 
-        Its hints are peers that called it in vain, as I did.
-        """
-        patience = min(max(decline.retry_s, RETRY_BUSY_S), MAX_RETRY_S)
-        self._not_before[peer] = now + patience + self._step_s / 4
-        self.waiters.settle(peer, now)
-        for hint in decline.waiting:
+    def heard(self, hints: Sequence[Hint], now: float) -> None:
+        """What a message told of the windows of others."""
+        for hint in hints:
             if hint.peer != self.me:
-                self.waiters.add(hint.peer, now - hint.age_s)
+                said_at = now - hint.age_s
+                self.waiters.add(hint.peer, said_at, said_at + hint.opens_s)
 
     def called(self, peer: str, now: float) -> None:
         """I declined an offer of ``peer``: it waits."""
-        self.waiters.add(peer, now)
+        self.waiters.settle(peer, now, now)
 
     def hints(self, asker: str, now: float) -> tuple[Hint, ...]:
-        """Whom I tell ``asker`` to call instead of me."""
-        return self.waiters.hints(asker, now, self._step_s)
+        """Whom I tell ``asker`` to call, now or later."""
+        return self.waiters.hints(asker, now, TRUST * self._half_s)
 
     def unreachable(self, peer: str) -> None:
         """Not in this window again."""
@@ -188,21 +209,35 @@ class Window:
         self._not_before.clear()
         self._pace = self._pace_at(self._pace.total_steps, self._pace.progress)
         if partner is not None:
-            self.waiters.settle(partner, now)
+            self.waiters.settle(partner, now, now + self._half_s)
             self.history.append(partner)
 
     def _pace_at(self, total_steps: int, progress: float) -> Pace:
         return Pace(max(0, total_steps - self.origin), total_steps, progress, self._step_s)
 
-    def _waited(self) -> int:
-        """Steps since the window was ripe: each allows one more stranger to be asked."""
-        assert self._ripe_at is not None
-        return self._pace.total_steps - self._ripe_at
+    @property
+    def _half_s(self) -> float:
+        """Seconds from a meeting until I welcome the next offer."""
+        return self._steps_to_open(0) * self._step_s
 
-    def _impatient(self) -> bool:
-        """Ripe for half as many steps again as it took to ripen, and at least one."""
+    def _steps_to_open(self, since: int) -> int:
+        def willing(ahead: int) -> bool:
+            return self._cadence.willing(
+                Pace(
+                    since + ahead,
+                    self._pace.total_steps + ahead,
+                    self._pace.progress,
+                    self._step_s,
+                )
+            )
+
+        return 1 + bisect_left(range(1, LOOKAHEAD), True, key=willing)
+
+    def _ripe_for(self, patience: int) -> bool:
+        """Ripe for ``patience`` times half as many steps again as it took to ripen, or as one."""
         assert self._ripe_at is not None
-        return self._waited() >= max(1, (self._ripe_at - self.origin) // 2)
+        half = max(1, (self._ripe_at - self.origin) // 2)
+        return self._pace.total_steps - self._ripe_at >= patience * half
 
 
 def refuse(window: Window, *, busy: bool, has_snapshot: bool) -> DeclineReason | None:

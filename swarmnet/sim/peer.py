@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from swarmnet.errors import PayloadError
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.consensus import Plan, reach_consensus
 from swarmnet.exchange.desk import Desk
@@ -23,138 +21,70 @@ from swarmnet.exchange.driver import Gossip
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.lookout import Lookout
 from swarmnet.exchange.membership import Membership, Status
-from swarmnet.exchange.subject import Correction
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
+from swarmnet.sim.book import PhoneBook
 from swarmnet.sim.clock import now
 from swarmnet.sim.network import SimNetwork
+from swarmnet.sim.vector import VectorSubject
 
-Floats = NDArray[np.float64]
-PART_VALUES = 1 << 16
-
-
-class VectorSubject:
-    """Pair averaging of a float64 vector without loss (``outer/average`` on plain numbers)."""
-
-    def __init__(self, vector: Floats) -> None:
-        self.live = vector.copy()
-        self.nbytes = vector.nbytes
-        self.layout = f"{vector.size:016x}"
-        self.parts = -(-vector.size // PART_VALUES)
-        self.ready_made = True
-        self.steps_alone = False
-
-    def capture(self) -> Floats:
-        return self.live.copy()
-
-    def part_nbytes(self, part: int) -> int:
-        return int(self.live[_span(part)].nbytes)
-
-    def encode(self, snapshot: Floats, part: int) -> memoryview:
-        return memoryview(snapshot[_span(part)].tobytes())
-
-    def effort(self, steps: int, step_s: float) -> int:
-        return steps
-
-    def blend(self, snapshot: Floats, me: str, works: Mapping[str, int]) -> VectorBlend:
-        return VectorBlend(snapshot, me)
-
-    def apply_met(self, snapshot: Floats, correction: Floats) -> None:
-        self.live += correction
-
-    def apply_solo(self, snapshot: Floats) -> None:
-        """Averaging has no outer step of its own."""
-
-    def apply_late(self, correction: Floats) -> None:
-        self.live += correction
-
-    def enter_consensus(self) -> None:
-        """Training meets by pure averages already."""
-
-
-class VectorBlend:
-    """The plain mean of a group's vectors."""
-
-    def __init__(self, own: Floats, me: str) -> None:
-        self._own = own
-        self._me = me
-        self._correction = np.zeros_like(own)
-        self._squares = 0.0
-        self._compared = 1
-
-    def take(self, part: int, payloads: Mapping[str, memoryview]) -> None:
-        span = _span(part)
-        self._correction[span] = self._mean(part, payloads) - self._own[span]
-
-    def fuse(self, part: int, payloads: Mapping[str, memoryview]) -> memoryview:
-        return memoryview(self._mean(part, payloads).tobytes())
-
-    def adopt(self, part: int, mean: memoryview) -> None:
-        span = _span(part)
-        self._correction[span] = _floats(mean) - self._own[span]
-
-    def finish(self) -> Correction:
-        return Correction(self._correction, (self._squares / self._compared) ** 0.5)
-
-    def _mean(self, part: int, payloads: Mapping[str, memoryview]) -> Floats:
-        own = self._own[_span(part)]
-        vectors = {peer: _floats(payload) for peer, payload in payloads.items()}
-        self._squares += float(sum(np.sum((vector - own) ** 2) for vector in vectors.values()))
-        self._compared = self._own.size * len(vectors)
-        vectors[self._me] = own
-        mean: Floats = np.mean([vectors[peer] for peer in sorted(vectors)], axis=0)
-        return mean
-
-
-def _span(part: int) -> slice:
-    return slice(part * PART_VALUES, (part + 1) * PART_VALUES)
-
-
-def _floats(payload: memoryview) -> Floats:
-    vector = np.frombuffer(payload)
-    if not np.isfinite(vector).all():
-        raise PayloadError("payload is not finite")
-    return vector
+SIZE = 8
+EPOCH = 1_700_000_000
+"""Incarnations are seconds since 1970, as those of real peers: they take as many bytes."""
 
 
 @dataclass(frozen=True)
 class SimOptions:
-    """What all simulated peers share."""
+    """What all simulated peers share. ``matching`` and ``cadence`` are built choices."""
 
     matching: Any
     cadence: Any
     renew_s: float = 2.0
     step_s: float = 1.0
+    scatter: float = 0.1
+    """A step takes ``step_s`` times anything from 1 - scatter to 1 + scatter."""
     drift: float = 1.0
-
-
-@dataclass
-class PhoneBook:
-    """Stands for the DHT: the newest status per peer, readable by everybody."""
-
-    statuses: dict[str, Status] = field(default_factory=dict)
+    """Standard deviation of what a step adds to each coordinate."""
+    nbytes: int = 0
+    """Size of a payload, if larger than that of the vector."""
+    records: int | None = None
+    """Phone book records that a peer reads at a renewal, by chance; None reads all."""
 
 
 class SimPeer:
-    """One peer; ``run`` lives until the peer is crashed or the simulation ends."""
+    """One peer; it lives until it is crashed or the simulation ends.
+
+    ``clock_offset_s`` is what its own monotonic clock showed when the simulation began.
+    """
 
     def __init__(
-        self, me: str, network: SimNetwork, book: PhoneBook, options: SimOptions, seed: int
+        self,
+        me: str,
+        network: SimNetwork,
+        book: PhoneBook,
+        options: SimOptions,
+        seed: int,
+        clock_offset_s: float = 0.0,
     ) -> None:
         self.me = me
         self.steps = 0
+        self.waited_s = 0.0
+        """Time between the end of a step and the start of the next, freezes included."""
         self.slowdown = 1.0
-        self.added = np.zeros(8)
+        """How many times longer a step takes than ``options`` say."""
+        self.added = np.zeros(SIZE)
         self.events: list[ExchangeDone] = []
         self._network = network
         self._book = book
         self._options = options
         self._random = np.random.default_rng(seed)
-        self.subject = VectorSubject(self._random.normal(size=8))
+        self._chance = random.Random(seed)
+        self._offset_s = clock_offset_s
+        self.subject = VectorSubject(self._random.normal(size=SIZE), options.nbytes)
         self.started = self.subject.live.copy()
         self._counter = 0
         self.state = "training"
-        self._incarnation = int(now()) + 1
+        self._incarnation = EPOCH + int(self.clock())
         self._born = now()
         self.membership = Membership(me, options.renew_s)
         self.lookout = Lookout(self.membership)
@@ -167,9 +97,13 @@ class SimPeer:
             mine=self.status,
             offload=_inline,
             emit=self.events.append,
-            clock=now,
+            clock=self.clock,
         )
         self.gossip = Gossip(self.around, self.window, self.desk, self.subject, self._incarnation)
+
+    def clock(self) -> float:
+        """The peer's own monotonic clock: nobody else's shows the same."""
+        return now() + self._offset_s
 
     def status(self) -> Status:
         """Our own word now, newer than every word before."""
@@ -198,39 +132,45 @@ class SimPeer:
         return self.gossip.stance == "consensus" or self.window.welcome_at(step, progress)
 
     def _publish(self) -> None:
-        self._book.statuses[self.me] = self.status()
+        self._book.write(self.me, self.status())
 
     async def _renew(self) -> None:
         while True:
+            await self._network.thaw(self.me)
             self._publish()
-            if self.state != "training" or self.lookout.due(now()):
-                self.lookout.read(now())
-                for peer, status in self._book.statuses.items():
-                    self.membership.observe(peer, status, now())
+            if self._looks():
+                self.lookout.read(self.clock())
+                for peer, status in self._book.read(self._options.records, self._chance):
+                    self.membership.observe(peer, status, self.clock())
             await asyncio.sleep(self._options.renew_s)
 
+    def _looks(self) -> bool:
+        """A sample of the book is read at every renewal, the whole of it when it tells news."""
+        sampled = self._options.records is not None
+        return sampled or self.state != "training" or self.lookout.due(self.clock())
+
     async def _train(self) -> None:
+        ended_at = now()
         while True:
             self.settle()
             if self.state == "training":
-                step_s = self._options.step_s * self.slowdown
-                await asyncio.sleep(step_s * (0.9 + 0.2 * self._random.random()))
+                self.waited_s += now() - ended_at
+                await asyncio.sleep(self._step_s())
+                ended_at = now()
                 await self._network.thaw(self.me)
                 if self.state != "training":
                     continue
-                increment = self._random.normal(size=8) * self._options.drift
+                increment = self._random.normal(size=SIZE) * self._options.drift
                 self.subject.live += increment
                 self.added += increment
                 self.steps += 1
             else:
                 await asyncio.sleep(0.01)
 
+    def _step_s(self) -> float:
+        scatter = self._options.scatter * (2 * self._random.random() - 1)
+        return self._options.step_s * self.slowdown * (1 + scatter)
+
 
 async def _inline(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def disagreement(vectors: list[Floats]) -> float:
-    """Root mean square distance of the replicas from their mean, per coordinate."""
-    stack = np.stack(vectors)
-    return float(np.sqrt(np.mean((stack - stack.mean(axis=0)) ** 2)))

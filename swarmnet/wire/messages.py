@@ -72,16 +72,18 @@ class Rumour(BaseModel):
 
 
 class Hint(BaseModel):
-    """Somebody who looked for a partner ``age_s`` seconds ago."""
+    """A peer's own word, ``age_s`` seconds old, that it accepts offers ``opens_s`` after it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     peer: PeerId
     age_s: Seconds
+    opens_s: Seconds = 0.0
 
 
 MAX_RUMOURS = 24
 """Peers that one digest speaks of, the speaker included."""
-MAX_HINTS = 4
+MAX_HINTS = 16
+Hints = Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)]
 
 
 class Digest(BaseModel):
@@ -132,6 +134,7 @@ class Offer(Message):
     nbytes: Count
     work: Work = 0
     digest: Digest | None = None
+    hints: Hints = ()
 
 
 class Accept(Message):
@@ -142,6 +145,7 @@ class Accept(Message):
     nbytes: Count
     work: Work = 0
     digest: Digest | None = None
+    hints: Hints = ()
 
 
 DeclineReason = Literal[
@@ -162,14 +166,14 @@ DeclineReason = Literal[
 class Decline(Message):
     """No, and when to ask again. ``applied``/``dropped`` answer an offer already decided.
 
-    ``waiting`` names peers that called in vain as well and may be glad of a call.
+    ``hints`` name peers that may be glad of a call, and when.
     """
 
     kind = Kind.DECLINE
     reason: DeclineReason
     retry_s: Seconds
-    waiting: Annotated[tuple[Hint, ...], Field(max_length=MAX_HINTS)] = ()
     digest: Digest | None = None
+    hints: Hints = ()
 
 
 class Have(Message):

@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 
 from swarmnet.registry import find
-from swarmnet.sim import clock
+from swarmnet.sim import swarm as sim
 from swarmnet.sim.network import Link, SimNetwork
-from swarmnet.sim.peer import PhoneBook, SimOptions, SimPeer
+from swarmnet.sim.peer import SimOptions
 
 LAW = 1e-12
-NAMES = [f"peer{letter * 8}" for letter in "ABCDEFGHJK"]
+NAMES = [sim.peer_name(number) for number in range(10)]
 SLOW = Link(latency_s=0.2, bandwidth=200.0)
 """A meeting takes about three seconds: long enough to be hit in every phase."""
 
@@ -21,28 +21,16 @@ def choice(folder, name, **options):
     return chosen(chosen.Config(**options))
 
 
-class Swarm:
+class Swarm(sim.Swarm):
     """``n`` peers that meet every ``h`` steps of about a second."""
 
     def __init__(self, n, h=1, seed=0, link=None, step_s=1.0):
         link = link or Link()
-        self.network = SimNetwork(lambda a, b: link)
-        self.book = PhoneBook()
-        self.options = SimOptions(
+        options = SimOptions(
             choice("matching", "random_pairs"), choice("cadence", "every_h", h=h), step_s=step_s
         )
-        self.seed = seed
+        super().__init__(n, options, SimNetwork(lambda a, b: link), seed)
         self.standing = []
-        self.peers = [self.peer(i) for i in range(n)]
-
-    def peer(self, index):
-        seed = 1000 * self.seed + index + 100 * int(clock.now())
-        return SimPeer(NAMES[index], self.network, self.book, self.options, seed)
-
-    async def start(self):
-        for peer in self.peers:
-            await peer.start()
-        return self
 
     async def stand(self):
         """Train and answer, but offer only when the test says so."""
@@ -59,13 +47,6 @@ class Swarm:
         for peer in self.standing:
             if peer in self.peers:
                 self.network.own(peer.me, asyncio.create_task(peer.gossip.run()))
-
-    async def restart(self, index):
-        """The same id as a new process, with a higher incarnation and weights of its own."""
-        peer = self.peers[index] = self.peer(index)
-        self.network.restart(peer.me)
-        await peer.start()
-        return peer
 
     async def settle(self, peers=None, calm_s=30.0):
         """No more faults: let open questions be asked, then let meetings under way end."""

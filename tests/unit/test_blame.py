@@ -132,7 +132,7 @@ def test_payloads_of_unequal_size_are_compared_per_byte():
     assert found(blame) == set()
 
 
-def test_silence_is_not_slowness():
+def test_silence_is_not_slowdown():
     blame = rounds(5, 2, lambda s, d: 12.0 if s == PEERS[1] else 1.0)
     for _ in range(4):
         blame.called(PEERS[0], answered=False)

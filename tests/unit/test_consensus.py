@@ -10,7 +10,7 @@ from swarmnet.exchange.consensus import ROUND_PATIENCE_S, Plan
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.sim import clock
 from swarmnet.sim.network import Cut, Link
-from swarmnet.sim.peer import disagreement
+from swarmnet.sim.vector import disagreement
 from tests.unit.swarms import LAW, NAMES, Swarm, choice, drift, offset, one_sided, outcomes
 
 SEED = 3

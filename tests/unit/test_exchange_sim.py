@@ -8,10 +8,9 @@ import pytest
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.links import FIRST_S
 from swarmnet.exchange.pair import End
-from swarmnet.sim import clock
-from swarmnet.sim import peer as sim_peer
+from swarmnet.sim import clock, vector
+from swarmnet.sim.book import PhoneBook
 from swarmnet.sim.network import Cut
-from swarmnet.sim.peer import PhoneBook
 from tests.unit.swarms import LAW, NAMES, SLOW, Swarm, drift, offset, one_sided, outcomes, pair
 
 ANN, BOB, COE, DOT = NAMES[:4]
@@ -21,7 +20,7 @@ PAYLOAD = 64
 @pytest.fixture
 def small_parts(monkeypatch):
     """A payload of 64 bytes in three PART frames."""
-    monkeypatch.setattr(sim_peer, "PART_VALUES", 3)
+    monkeypatch.setattr(vector, "PART_VALUES", 3)
 
 
 def run(main):

@@ -59,7 +59,7 @@ MESSAGES = (
     Refuse(reason="run", run_file=b'name = "demo"\n'),
     Offer(round=3, phase="train", index=0, layout="cd" * 8, nbytes=4096, work=20, digest=DIGEST),
     Accept(round=3, nbytes=4096, work=7),
-    Decline(reason="busy", retry_s=0.25, waiting=(HINT,), digest=DIGEST),
+    Decline(reason="busy", retry_s=0.25, digest=DIGEST, hints=(HINT,)),
     Have(round=3),
     Ask(rounds=(1, 2, 300)),
     Tell(outcomes=("applied", "dropped")),
