@@ -10,7 +10,7 @@ from peers.pace import links
 from peers.story import tell
 from swarmnet.events import PeerStarted
 from swarmnet.sim import clock
-from swarmnet.sim import peer as sim_peer
+from swarmnet.sim import vector
 from swarmnet.sim.network import SimStream
 from swarmnet.wire import Kind
 from tests.unit.swarms import NAMES, Swarm
@@ -25,7 +25,7 @@ def verdicts(monkeypatch):
 
     A payload goes in eight PARTs, of which each takes ``times(source, destination)`` times 0.1 s.
     """
-    monkeypatch.setattr(sim_peer, "PART_VALUES", 1)
+    monkeypatch.setattr(vector, "PART_VALUES", 1)
     send = SimStream.send
 
     async def heavy(stream, frame, deadline_s):

@@ -84,7 +84,7 @@ def test_the_rival_of_a_frozen_partner_wins():
     first, second = FakeCall(NEVER), FakeCall(0.2)
     winner, at = race(first, second)
     assert winner is second
-    assert (second.began_at, at) == (1.0, 1.2)
+    assert (second.began_at, at) == pytest.approx((1.0, 1.2))
     assert first.withdrawn == 0
 
 
@@ -175,7 +175,7 @@ def test_a_frozen_partner_costs_a_hedge_and_no_deadline():
         await asyncio.sleep(1.5)
         (met,) = [event for event in ann.events if event.partner]
         assert (met.outcome, met.partner, met.called) == ("ok", COE, True)
-        await asyncio.sleep(began + 60.1 - clock.now())
+        await asyncio.sleep(began + 64.0 - clock.now())
         assert outcomes(swarm.peers[1])["failed"] == 1
         assert BOB in ann.membership.alive(clock.now()), "a late partner is no suspect"
         assert ANN in swarm.peers[1].membership.alive(clock.now()), "nor is who called in vain"
