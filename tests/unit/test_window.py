@@ -193,14 +193,14 @@ def test_a_partner_opens_again_when_i_do_whatever_was_heard_before():
     assert pace.hints(OTHERS[1], 4.3) == (Hint(peer=OTHERS[0], age_s=0.0, opens_s=2.0),)
 
 
-@pytest.mark.parametrize(("said", "waits"), [(0.0, PAUSE_STEPS), (1.5, 1.5), (1e9, MAX_RETRY_S)])
+@pytest.mark.parametrize(("said", "waits"), [(0.0, RETRY_BUSY_S), (1.5, 1.5), (1e9, MAX_RETRY_S)])
 def test_a_partners_retry_time_is_taken_within_bounds(said, waits):
     pace = stepped(4)
     pace.next(OTHERS[:1], 4.0)
     pace.declined(OTHERS[0], no(said), 4.0)
     again = 4.0 + waits
     assert pace.next(OTHERS[:1], 4.0) == Wait(again)
-    assert pace.next(OTHERS[:1], again) == OfferTo(OTHERS[0])
+    assert pace.next(OTHERS[:1], max(again, 4.0 + PAUSE_STEPS)) == OfferTo(OTHERS[0])
 
 
 def test_nobody_there_means_solo_at_once():
