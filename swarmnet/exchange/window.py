@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from swarmnet.cadence import Cadence
 from swarmnet.cadence import Window as Pace
@@ -135,7 +136,18 @@ class Window:
             self._stranger_at = now + HOLD * self._half_s * self._rng.random()
         known = set(live)
         reachable = [peer for peer in self._order if peer in known]
-        return self._whom(reachable, now) if reachable else GoSolo()
+        if not reachable:
+            return GoSolo()
+        return self._whom(reachable if self._ripe_for(1) else self._fresh(reachable), now)
+
+    def _fresh(self, reachable: Sequence[str]) -> list[str]:
+        """Without the latest partners, half of the swarm at most.
+
+        Two that met open at the same moment: left to themselves they would meet for ever.
+        """
+        latest = islice(dict.fromkeys(reversed(self.history)), len(reachable) // 2)
+        recent = set(latest)
+        return [peer for peer in reachable if peer not in recent]
 
     def _whom(self, reachable: Sequence[str], now: float) -> Decision:
         """Somebody who has opened; somebody who will soon; a stranger; in this order."""

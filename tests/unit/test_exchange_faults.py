@@ -333,7 +333,7 @@ def test_nothing_grows_over_two_thousand_exchanges_of_which_half_fail(monkeypatc
             sizes.append(sum(measure(peer, set()) for peer in swarm.peers))
             tasks.append(len(asyncio.all_tasks()))
         seen = outcomes(*swarm.peers)
-        assert seen["failed"] + seen["pending"] > 0.35 * sum(seen.values()), seen
+        assert seen["failed"] + seen["pending"] > 0.3 * sum(seen.values()), seen
         assert max(sizes[1:]) < 1.1 * sizes[0]
         assert max(tasks) < 40
         await swarm.settle()

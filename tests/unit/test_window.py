@@ -311,12 +311,23 @@ def test_recent_partners_come_last():
     pace = stepped(4)
     pace.over(0, OTHERS[1], 4.0)
     order = []
-    for step in (8, 9, 10):
+    for step in range(8, 13):
         pace.boundary(step, 0.0, float(step))
-        peer = pace.next(OTHERS, float(step)).peer
-        order.append(peer)
-        pace.declined(peer, no(100.0), float(step))
-    assert order[-1] == OTHERS[1]
+        decision = pace.next(OTHERS, float(step))
+        if isinstance(decision, OfferTo):
+            order.append(decision.peer)
+            pace.declined(decision.peer, no(100.0), float(step))
+    assert len(order) > 1
+    assert OTHERS[1] not in order[:-1]
+
+
+def test_two_that_met_do_not_wait_for_each_other_again():
+    pace = stepped(4)
+    pace.over(4, OTHERS[0], 4.0)
+    pace.boundary(8, 0.0, 8.0)
+    pace.called(OTHERS[0], 8.0)
+    assert pace.next(OTHERS, 8.0) != OfferTo(OTHERS[0])
+    assert pace.next(OTHERS[:1], 8.0) == OfferTo(OTHERS[0])
 
 
 def test_opens_in_follows_the_own_pace():
