@@ -74,7 +74,9 @@ class ExchangeDone(Event):
     """One window's meeting. ``outcome`` is ok, solo, failed, pending or late.
 
     ``distance`` is the root mean square difference between the two payloads; ``staleness`` the
-    inner steps between the snapshot and the moment its result was applied.
+    inner steps between the snapshot and the moment its result was applied. A group's meeting names
+    its leader as ``partner``, ``members`` counts whose contributions are in the result, and
+    ``reason`` says who was removed and why.
     """
 
     name = "exchange"
@@ -88,6 +90,7 @@ class ExchangeDone(Event):
     distance: float = 0.0
     staleness: int = 0
     reason: str = ""
+    members: int = 2
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,7 @@ class Int8:
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
         block, vector = self.config.block, vector.detach()
-        payload = torch.empty(
-            self.nbytes(vector.numel()), dtype=torch.uint8, device=vector.device
-        )
+        payload = torch.empty(self.nbytes(vector.numel()), dtype=torch.uint8, device=vector.device)
         scales, levels = self._parts(payload, vector.numel())
         step = SPAN // block * block
         for start in range(0, vector.numel(), step):

@@ -118,6 +118,8 @@ class Attendance:
         self._blend_of = -1
         self._fused: list[memoryview] = []
         self._lanes: set[str] = set()
+        self.left: Callable[[str], None] = lambda reason: None
+        """Told at once when this member goes before the end: for a leader that attends."""
         self._moved = asyncio.Event()
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -150,9 +152,12 @@ class Attendance:
 
     def leave(self, reason: str) -> None:
         """The leader is lost, or this peer cannot go on."""
+        over = self._machine is not None and self._machine.end is not None
         if self._machine is not None:
             self._machine.lost(reason)
         self._over.set()
+        if not over:
+            self.left(reason)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that ends with the meeting."""

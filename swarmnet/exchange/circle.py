@@ -44,7 +44,7 @@ class Circle:
         self._me = tools.transport.me
         self._sitting: _Sitting | None = None
         self._leading: Leading | None = None
-        self._newest = 0
+        self._newest = GROUP_ROUNDS + host.number()
 
     @property
     def free(self) -> bool:
@@ -178,7 +178,7 @@ class Circle:
         """To a member that said HAVE and heard no more. By being asked, an open one is dropped."""
         if leader != self._me:
             return self.decisions.known(leader, number) or "unknown"
-        if number > self._newest and self._newest:
+        if number > self._newest:
             return "unknown"
         if self._leading is not None and not self._leading.asked(asker, number):
             return "unknown"

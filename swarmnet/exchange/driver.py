@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 from swarmnet.errors import LinkError, PeerFault
 from swarmnet.events import ExchangeDone
+from swarmnet.exchange.circle import Circle
 from swarmnet.exchange.desk import Desk, Settlement
-from swarmnet.exchange.ledger import Open
+from swarmnet.exchange.grouphost import Doors, GroupHost, Own
+from swarmnet.exchange.ledger import GROUP_ROUNDS, Open
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.membership import Membership, Status
@@ -29,7 +31,7 @@ from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
 from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.transport import FrameStream, Transport
-from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
+from swarmnet.exchange.window import RETRY_BUSY_S, CallGroup, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
     Decline,
@@ -88,6 +90,17 @@ class Gossip:
         self._buffer = ReceiveBuffer()
         self._asked_in = -1
         self._outgoing: Outgoing | None = None
+        own = Own(window, desk, subject, self.pending, self.in_weights)
+        doors = Doors(
+            refusal=self._refusal,
+            declining=self._declining,
+            heard=self._heard,
+            digest=self._digest,
+            number=self._next_round,
+            wake=self._wake.set,
+        )
+        self.circle = Circle(around, GroupHost(around, own, doors))
+        self.questions.groups = self.circle.answer
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -96,6 +109,7 @@ class Gossip:
         loop = asyncio.get_running_loop()
         await self._around.transport.serve(TOPIC, self._serve)
         await self._around.transport.serve(ASK_TOPIC, self.questions.serve)
+        await self.circle.open()
 
         def wake(step: int, progress: float) -> None:
             with suppress(RuntimeError):  # the loop is closing: nobody is left to wake
@@ -107,7 +121,8 @@ class Gossip:
         """After a restart: what the loaded weights hold must be answered as applied."""
         for peer, round_ in rounds:
             self.in_weights.append((peer, round_))
-            self.decisions.commit(peer, round_)
+            ledger = self.circle.decisions if round_ >= GROUP_ROUNDS else self.decisions
+            ledger.commit(peer, round_)
 
     def enter_consensus(self) -> None:
         """Training thread, in no meeting: from here on scheduled rounds of pure averaging."""
@@ -127,7 +142,7 @@ class Gossip:
 
     @property
     def free(self) -> bool:
-        return self._calling is None and self._meeting is None
+        return self._calling is None and self._meeting is None and self.circle.free
 
     @property
     def can_offer(self) -> bool:
@@ -151,11 +166,24 @@ class Gossip:
             return None
         now = self._around.clock()
         live = self._around.membership.alive(now, ("training",))
+        if self.window.meeting_size(live) > 2:
+            return await self._turn_in_group(live, now)
         decision = self.window.next(live, now)
         match decision:
             case OfferTo(peer):
                 await self.offer(peer, "train", 0)
                 return now
+            case GoSolo():
+                self._go_solo()
+                return now
+        return decision.until
+
+    async def _turn_in_group(self, live: list[str], now: float) -> float | None:
+        decision = self.window.next_call(live)
+        match decision:
+            case CallGroup(aim):
+                came = await self.circle.lead(aim, "train")
+                return None if came is End.DECLINED else now
             case GoSolo():
                 self._go_solo()
                 return now
@@ -202,7 +230,7 @@ class Gossip:
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
             self._heard(peer, offer.digest)
-            reason = self._refusal(peer, offer)
+            reason = self._refusal(peer, offer) or (None if self.circle.free else "busy")
             if reason is None:
                 await self._accept(stream, offer)
                 return
@@ -425,6 +453,10 @@ class Gossip:
         self._around.membership.clear(peer)
         self._around.membership.hear(digest, now)
 
+    def _next_round(self) -> int:
+        self._round += 1
+        return self._round
+
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())
 
@@ -436,7 +468,7 @@ class Gossip:
             return
         self._asked_in = self.window.number
         membership = self._around.membership
-        silent = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
+        silent = {peer for peer in self.pending.asked() if membership.is_dead(peer, now)}
         self.pending.expire(self.window.number, silent)
         await self.questions.ask_all(silent)
 
@@ -444,6 +476,8 @@ class Gossip:
         def apply() -> None:
             self._subject.apply_late(correction)
 
+        if item.round >= GROUP_ROUNDS:
+            self.circle.decisions.commit(item.peer, item.round)
         if item.round == self.scheduled.pending_round:
             self.scheduled.met = True
         event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)

@@ -63,6 +63,7 @@ class Leading:
         self.machine = GroupLeader(seating, self._book, patience_s, self._tools.clock())
         minutes = Minutes(self._call, self._me, self._began)
         self.attendance = Attendance(self._tools, self._host, seating, minutes, self._said_to_self)
+        self.attendance.left = self._left
         return self.attendance
 
     async def hold(self) -> None:
@@ -72,7 +73,6 @@ class Leading:
         self._spawn(self._keep_time())
         self._act(self.machine.start(self._call.round))
         await self.attendance.run()
-        self._act(self.machine.gone(self._me, "the leader itself", self._tools.clock()))
         while self.machine.end is None and self._bug is None:
             await self._pause(None)
         await asyncio.gather(*(voice.finish() for voice in self._voices.values()))
@@ -161,6 +161,10 @@ class Leading:
     def _said_to_self(self, frame: Frame) -> None:
         assert self.machine is not None
         self._act(self.machine.on_frame(self._me, frame, self._tools.clock()))
+
+    def _left(self, reason: str) -> None:
+        assert self.machine is not None
+        self._act(self.machine.gone(self._me, reason, self._tools.clock()))
 
     def _act(self, words: list[To]) -> None:
         """My own word first: what I commit is applied here before anybody can ask."""

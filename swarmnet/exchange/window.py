@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from swarmnet.cadence import Cadence
 from swarmnet.cadence import Window as Pace
+from swarmnet.exchange.gather import Aim
 from swarmnet.exchange.waiting import Waiters
 from swarmnet.matching import Matching
 from swarmnet.wire.messages import Decline, DeclineReason, Hint
@@ -21,6 +22,7 @@ from swarmnet.wire.messages import Decline, DeclineReason, Hint
 HISTORY = 16
 RETRY_BUSY_S = 0.05
 MAX_RETRY_S = 5.0
+SHORTEST_CALL_S = 1.0
 LOOKAHEAD = 64
 LONGEST_WINDOW = 1 << 16
 
@@ -39,6 +41,11 @@ class Wait:
 
 class GoSolo:
     """Nobody was free while the window was ripe: take the outer step alone."""
+
+
+@dataclass(frozen=True)
+class CallGroup:
+    aim: Aim
 
 
 Decision = OfferTo | Wait | GoSolo
@@ -137,6 +144,37 @@ class Window:
         if self._not_before[again] <= now:
             return OfferTo(again)
         return Wait(self._not_before[again])
+
+    def meeting_size(self, live: Sequence[str]) -> int:
+        """How many the matching lets meet at once; above two ``next_call`` decides."""
+        return self._matching.size(len(live) + 1)
+
+    def next_call(self, live: Sequence[str]) -> CallGroup | Wait | GoSolo:
+        """What a free peer with a snapshot does now where groups meet.
+
+        The first of my group in the shared order calls as soon as it is ripe; the others wait
+        to be called, each for one patience longer than the one before it.
+        """
+        if not self.ripe:
+            return Wait()
+        if self._ripe_at is None:
+            self._ripe_at = self._pace.total_steps
+            self._order = self._matching.candidates(self.me, live, list(self.history), self._rng)
+        if not live:
+            return GoSolo()
+        group = self._matching.group(self.me, [*live, self.me], self.number, 0)
+        patience = max(1, (self._ripe_at - self.origin) // 2)
+        turn = group.index(self.me) * patience
+        if self._waited() < turn:
+            return Wait()
+        if self._waited() >= turn + patience:
+            return GoSolo()
+        known = set(live)
+        order = dict.fromkeys(peer for peer in (*group, *self._order) if peer in known)
+        n = len(live) + 1
+        wait_s = max(SHORTEST_CALL_S, patience * self._step_s)
+        size, quorum = self._matching.size(n), self._matching.quorum(n)
+        return CallGroup(Aim(tuple(order), size, quorum, wait_s))
 
     def declined(self, peer: str, decline: Decline, now: float) -> None:
         """``peer`` knows now that I wait, and will call when it is ripe; I call again later.
