@@ -169,7 +169,8 @@ class Attendance:
     async def lane(self, stream: FrameStream) -> None:
         """A member opened its lane to me; the caller closes it."""
         peer = stream.peer
-        if peer == self._me or peer not in self.seating.members or peer in self._lanes:
+        known = peer != self._me and peer in self.seating.members
+        if not known or peer in self._lanes or self._over.is_set():
             return
         self._lanes.add(peer)
         self._notify()

@@ -1,6 +1,7 @@
 """Peers that meet in groups and nothing else: the real circle around plain vectors, and faults."""
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -131,7 +132,14 @@ class Peer:
         aim = Aim(tuple(others), size, quorum or size, patience_s)
         task = asyncio.create_task(self.circle.lead(aim, "train"))
         self._network.own(self.me, task)
+        self.leading = task
         return task
+
+    async def keep_asking(self, gone):
+        """What the driver does once a window, but faster."""
+        while True:
+            await asyncio.sleep(0.7)
+            await self.questions.ask_all(gone())
 
     # ---- the host ---------------------------------------------------------------------------
 
@@ -306,20 +314,20 @@ class Fault:
 
     at: int
     kind: str
-    count: int = 0
     seen: Kind | None = None
 
 
-def strike(monkeypatch, company, fault):
-    """From here on the company's network has this fault in it."""
-    send = SimStream.send
+def strike(monkeypatch, company, *faults):
+    """From here on the company's network has these faults in it."""
+    send, count = SimStream.send, itertools.count()
 
     async def sending(stream, frame, deadline_s):
         if frame.kind is not Kind.BEAT and not company.network.is_down(stream._me):
-            fault.count += 1
-            if fault.count - 1 == fault.at:
-                fault.seen = frame.kind
-                await hurt(company, fault.kind, stream)
+            sent = next(count)
+            for fault in faults:
+                if fault.at == sent:
+                    fault.seen = frame.kind
+                    await hurt(company, fault.kind, stream)
         await send(stream, frame, deadline_s)
 
     monkeypatch.setattr(SimStream, "send", sending)
@@ -340,6 +348,8 @@ async def hurt(company, kind, stream):
         case "leader dies":
             company.crash(NAMES[0])
             await asyncio.sleep(0)
+        case "leader stops":
+            company.peers[0].leading.cancel()
         case "sender freezes":
             network.freeze(sender, 15.0)
         case "receiver freezes":
@@ -351,6 +361,7 @@ KINDS = (
     "sender dies",
     "receiver dies",
     "leader dies",
+    "leader stops",
     "sender freezes",
     "receiver freezes",
 )
