@@ -78,7 +78,9 @@ class ExchangeDone(Event):
     inner steps between the snapshot and the moment its result was applied. ``called``: this side
     offered. Seconds, 0 when not measured: ``answer_s`` from the call to the answer, ``start_s``
     from there until the partner had something to send, ``send_s`` and ``receive_s`` for the two
-    payloads; ``payload_bytes`` of the partner's arrived.
+    payloads; ``payload_bytes`` of the partner's arrived. A group's meeting names its leader as
+    ``partner``, ``members`` counts whose contributions are in the result, and ``reason`` says who
+    was removed and why.
     """
 
     name = "exchange"
@@ -98,6 +100,7 @@ class ExchangeDone(Event):
     send_s: float = 0.0
     receive_s: float = 0.0
     payload_bytes: int = 0
+    members: int = 2
 
 
 @dataclass(frozen=True)

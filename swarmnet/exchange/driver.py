@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
 from swarmnet.exchange.agreement import Agreement
+from swarmnet.exchange.circle import Circle
 from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.grouphost import Doors, GroupHost, Own
 from swarmnet.exchange.hedge import first_to_accept
+from swarmnet.exchange.ledger import GROUP_ROUNDS, Open
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.outbound import Outbound
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
@@ -28,7 +31,7 @@ from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
-from swarmnet.exchange.window import RETRY_BUSY_S, GoSolo, OfferTo, Window, refuse
+from swarmnet.exchange.window import RETRY_BUSY_S, CallGroup, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
     Decline,
@@ -58,7 +61,7 @@ class Gossip:
         self.window = window
         self.settling = Settling(around, window, desk, subject)
         self.pending = self.settling.pending
-        self.questions = Questions(around.transport, around.links, self.pending, self.settling.late)
+        self.questions = Questions(around.transport, around.links, self.pending, self._late)
         self.decisions = self.questions.decisions
         self.stance: Stance = "syncing"
         self.paused = False
@@ -69,6 +72,17 @@ class Gossip:
         self._buffer = ReceiveBuffer()
         self._asked_in = -1
         self._outgoing: Outgoing | None = None
+        own = Own(window, desk, subject, self.pending, self.settling.in_weights)
+        doors = Doors(
+            refusal=self._refusal,
+            declining=self._declining,
+            heard=self._heard_of,
+            digest=self._digest,
+            number=self._next_round,
+            wake=self._wake.set,
+        )
+        self.circle = Circle(around, GroupHost(around, own, doors))
+        self.questions.groups = self.circle.answer
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -77,6 +91,7 @@ class Gossip:
         loop = asyncio.get_running_loop()
         await self._around.transport.serve(TOPIC, self._serve)
         await self._around.transport.serve(ASK_TOPIC, self.questions.serve)
+        await self.circle.open()
 
         def wake(step: int, progress: float) -> None:
             with suppress(RuntimeError):  # the loop is closing: nobody is left to wake
@@ -88,7 +103,8 @@ class Gossip:
         """After a restart: what the loaded weights hold must be answered as applied."""
         for peer, round_ in rounds:
             self.settling.in_weights.append((peer, round_))
-            self.decisions.commit(peer, round_)
+            ledger = self.circle.decisions if round_ >= GROUP_ROUNDS else self.decisions
+            ledger.commit(peer, round_)
 
     def enter_consensus(self) -> None:
         """Training thread, in no meeting: from here on scheduled rounds of pure averaging."""
@@ -122,7 +138,7 @@ class Gossip:
 
     @property
     def free(self) -> bool:
-        return not self._calling and self._meeting is None
+        return not self._calling and self._meeting is None and self.circle.free
 
     @property
     def can_offer(self) -> bool:
@@ -147,11 +163,24 @@ class Gossip:
             return None
         now = self._around.clock()
         live = self._around.membership.alive(now, ("training",))
+        if self.window.meeting_size(live) > 2:
+            return await self._turn_in_group(live, now)
         decision = self.window.next(live, now)
         match decision:
             case OfferTo(peer):
                 await self.offer(peer, "train", 0)
                 return now
+            case GoSolo():
+                self.settling.alone(self._round)
+                return now
+        return decision.until
+
+    async def _turn_in_group(self, live: list[str], now: float) -> float | None:
+        decision = self.window.next_call(live)
+        match decision:
+            case CallGroup(aim):
+                came = await self.circle.lead(aim, "train")
+                return None if came is End.DECLINED else now
             case GoSolo():
                 self.settling.alone(self._round)
                 return now
@@ -227,7 +256,7 @@ class Gossip:
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
             self._heard(peer, offer)
-            reason = self._refusal(peer, offer)
+            reason = self._refusal(peer, offer) or (None if self.circle.free else "busy")
             if reason is None:
                 await self._accept(stream, offer)
                 return
@@ -377,9 +406,15 @@ class Gossip:
 
     def _heard(self, peer: str, message: Offer | Accept | Decline) -> None:
         """A frame of ``peer`` proves it alive; what it told of others is a rumour."""
-        now = self._around.clock()
-        self._around.membership.hear(peer, message.digest, now)
-        self.window.heard(message.hints, now)
+        self._heard_of(peer, message.digest)
+        self.window.heard(message.hints, self._around.clock())
+
+    def _heard_of(self, peer: str, digest: Digest | None) -> None:
+        self._around.membership.hear(peer, digest, self._around.clock())
+
+    def _next_round(self) -> int:
+        self._round += 1
+        return self._round
 
     def _digest(self) -> Digest:
         return self._around.membership.digest(self._around.mine(), self._around.clock())
@@ -392,6 +427,12 @@ class Gossip:
             return
         self._asked_in = self.window.number
         membership = self._around.membership
-        silent = {peer for peer in self.pending.peers() if membership.is_dead(peer, now)}
+        silent = {peer for peer in self.pending.asked() if membership.is_dead(peer, now)}
         self.pending.expire(self.window.number, silent)
         await self.questions.ask_all(silent)
+
+    def _late(self, item: Open[Any], correction: Any) -> None:
+        """The partner of an open question had applied."""
+        if item.round >= GROUP_ROUNDS:
+            self.circle.decisions.commit(item.peer, item.round)
+        self.settling.late(item, correction)

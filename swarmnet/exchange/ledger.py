@@ -10,11 +10,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from swarmnet.wire.messages import Outcome, Phase
+from swarmnet.wire.messages import Answer, Outcome, Phase
 
 MEMORY = 4096
 MAX_PENDING = 4
 PATIENCE_WINDOWS = 20
+GROUP_ROUNDS = 1 << 61
+"""Decisions of groups are numbered from here, so a number tells which ledger holds it."""
 
 
 class Decisions:
@@ -73,6 +75,8 @@ class Open(Generic[CorrectionT]):
     phase: Phase = "train"
     step: int = 0
     """Inner steps behind the snapshot that was sent."""
+    witnesses: tuple[str, ...] = ()
+    """Who else may know what became of it, when ``peer`` led a group and is gone."""
 
 
 class Pending(Generic[CorrectionT]):
@@ -95,9 +99,13 @@ class Pending(Generic[CorrectionT]):
     def peers(self) -> list[str]:
         return sorted({item.peer for item in self._open})
 
-    def resolve(self, item: Open[CorrectionT], outcome: Outcome) -> CorrectionT | None:
+    def asked(self) -> set[str]:
+        """Everybody who may answer an open question."""
+        return {peer for item in self._open for peer in (item.peer, *item.witnesses)}
+
+    def resolve(self, item: Open[CorrectionT], outcome: Answer) -> CorrectionT | None:
         """The partner answered: the correction to apply late, or None. Idempotent."""
-        if item not in self._open:
+        if item not in self._open or outcome == "unknown":
             return None
         self._open.remove(item)
         return item.correction if outcome == "applied" else None

@@ -17,6 +17,7 @@ from itertools import islice
 
 from swarmnet.cadence import Cadence
 from swarmnet.cadence import Window as Pace
+from swarmnet.exchange.gather import Aim
 from swarmnet.exchange.waiting import Waiters
 from swarmnet.matching import Matching
 from swarmnet.wire.messages import Decline, DeclineReason, Hint
@@ -32,6 +33,7 @@ that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step ap
 a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
 PAUSE_STEPS = 0.15
 """Between a call in vain and the next: many may have called the same peer at the same time."""
+SHORTEST_CALL_S = 1.0
 LONGEST_WINDOW = 1 << 16
 
 
@@ -49,6 +51,11 @@ class Wait:
 
 class GoSolo:
     """Nobody was free while the window was ripe: take the outer step alone."""
+
+
+@dataclass(frozen=True)
+class CallGroup:
+    aim: Aim
 
 
 Decision = OfferTo | Wait | GoSolo
@@ -179,6 +186,37 @@ class Window:
         known = set(live) - {late} - self._not_before.keys()
         return next((peer for peer in self._order if peer in known), None)
 
+    def meeting_size(self, live: Sequence[str]) -> int:
+        """How many the matching lets meet at once; above two ``next_call`` decides."""
+        return self._matching.size(len(live) + 1)
+
+    def next_call(self, live: Sequence[str]) -> CallGroup | Wait | GoSolo:
+        """What a free peer with a snapshot does now where groups meet.
+
+        The first of my group in the shared order calls as soon as it is ripe; the others wait
+        to be called, each for one patience longer than the one before it.
+        """
+        if not self.ripe:
+            return Wait()
+        if self._ripe_at is None:
+            self._ripe_at = self._pace.total_steps
+            self._order = self._matching.candidates(self.me, live, list(self.history), self._rng)
+        if not live:
+            return GoSolo()
+        group = self._matching.group(self.me, [*live, self.me], self.number, 0)
+        patience = max(1, (self._ripe_at - self.origin) // 2)
+        turn = group.index(self.me) * patience
+        if self._waited() < turn:
+            return Wait()
+        if self._waited() >= turn + patience:
+            return GoSolo()
+        known = set(live)
+        order = dict.fromkeys(peer for peer in (*group, *self._order) if peer in known)
+        n = len(live) + 1
+        wait_s = max(SHORTEST_CALL_S, patience * self._step_s)
+        size, quorum = self._matching.size(n), self._matching.quorum(n)
+        return CallGroup(Aim(tuple(order), size, quorum, wait_s))
+
     def declined(self, peer: str, decline: Decline, now: float) -> None:
         """I call ``peer`` again when its window opens, if nobody has met me by then."""
         opens_s = min(max(decline.retry_s, RETRY_BUSY_S), max(MAX_RETRY_S, self._half_s))
@@ -245,11 +283,16 @@ class Window:
 
         return 1 + bisect_left(range(1, LOOKAHEAD), True, key=willing)
 
+    def _waited(self) -> int:
+        """Steps since the window was ripe."""
+        assert self._ripe_at is not None
+        return self._pace.total_steps - self._ripe_at
+
     def _ripe_for(self, patience: int) -> bool:
         """Ripe for ``patience`` times half as many steps again as it took to ripen, or as one."""
         assert self._ripe_at is not None
         half = max(1, (self._ripe_at - self.origin) // 2)
-        return self._pace.total_steps - self._ripe_at >= patience * half
+        return self._waited() >= patience * half
 
 
 def refuse(window: Window, *, busy: bool, has_snapshot: bool) -> DeclineReason | None:

@@ -2,7 +2,8 @@
 
 While training nobody waits: a peer walks its ``candidates`` until one accepts. Where all know
 the same roster (the consensus phase, simulations), ``partner`` is a schedule that every peer
-computes for itself and that agrees without a message.
+computes for itself and that agrees without a message. Policies of pairs get what concerns
+groups from ``_pairs``.
 """
 
 from __future__ import annotations
@@ -37,4 +38,19 @@ class Matching(Protocol):
 
     def rounds(self, n: int) -> int:
         """Scheduled rounds that begin a consensus phase of ``n`` peers; 0: it meets nobody."""
+        ...
+
+    def size(self, n: int) -> int:
+        """How many meet at once where ``n`` peers live, at most n; 2 and less are pairs."""
+        ...
+
+    def quorum(self, n: int) -> int:
+        """How many make a meeting worthwhile; more are waited for only as long again."""
+        ...
+
+    def group(self, me: str, roster: Sequence[str], index: int, seed: int) -> tuple[str, ...]:
+        """Whom ``me`` meets in round ``index``, itself included: the same tuple at each of them.
+
+        The first one leads. Alone: idle. Raises ValueError as ``partner``.
+        """
         ...

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 from swarmnet.config import Section
 from swarmnet.matching._order import recent_last, require_member, shared_order
+from swarmnet.matching._pairs import Pairs
 
 SWEEPS = 4
 
 
-class Hypercube:
+class Hypercube(Pairs):
     """The matching of the consensus phase; while training it offers like random pairs."""
 
     class Config(Section):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from swarmnet.config import Section
 from swarmnet.matching._order import recent_last, require_member, shared_order
+from swarmnet.matching._pairs import Pairs
 
 
-class RandomPairs:
+class RandomPairs(Pairs):
     """Anybody with anybody, those first whom one has not met lately."""
 
     class Config(Section):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from swarmnet.config import Section
 from swarmnet.matching._order import require_member
+from swarmnet.matching._pairs import Pairs
 
 
-class Solo:
+class Solo(Pairs):
     """The matching of a replica that trains alone among others."""
 
     class Config(Section):
@@ -29,3 +30,6 @@ class Solo:
 
     def rounds(self, n: int) -> int:
         return 0
+
+    def size(self, n: int) -> int:
+        return min(n, 1)

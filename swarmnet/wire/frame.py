@@ -42,6 +42,15 @@ class Kind(IntEnum):
     GET = 32
     MANIFEST = 33
     CHUNK = 34
+    CALL = 48
+    JOIN = 49
+    ROSTER = 50
+    LANE = 51
+    GOT = 52
+    DECIDE = 53
+    MEANS = 54
+    COMMIT = 55
+    BEAT = 56
 
 
 _SMALL = 16 * 1024
@@ -62,6 +71,15 @@ BOUNDS: dict[Kind, int] = {
     Kind.GET: _SMALL,
     Kind.MANIFEST: 8 * 1024 * 1024,
     Kind.CHUNK: CHUNK_BYTES,
+    Kind.CALL: _SMALL,
+    Kind.JOIN: _SMALL,
+    Kind.ROSTER: _SMALL,
+    Kind.LANE: _SMALL,
+    Kind.GOT: _SMALL,
+    Kind.DECIDE: _SMALL,
+    Kind.MEANS: _SMALL,
+    Kind.COMMIT: _SMALL,
+    Kind.BEAT: _SMALL,
 }
 
 

@@ -20,6 +20,7 @@ Work = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Phase = Literal["train", "consensus"]
 Outcome = Literal["applied", "dropped"]
+Answer = Literal["applied", "dropped", "unknown"]
 
 
 class Message(BaseModel):
@@ -184,17 +185,106 @@ class Have(Message):
 
 
 class Ask(Message):
-    """What became of these rounds of mine that you and I left open?"""
+    """What became of these rounds that were left open: mine with you, or of a group?
+
+    ``leader`` names who led a group; without it that is whoever is asked.
+    """
 
     kind = Kind.ASK
     rounds: Annotated[tuple[Count, ...], Field(max_length=64)]
+    leader: PeerId | None = None
 
 
 class Tell(Message):
-    """Answers an Ask, in its order."""
+    """Answers an Ask, in its order. ``unknown``: ask again, or somebody else."""
 
     kind = Kind.TELL
-    outcomes: Annotated[tuple[Outcome, ...], Field(max_length=64)]
+    outcomes: Annotated[tuple[Answer, ...], Field(max_length=64)]
+
+
+MAX_GROUP = 48
+"""Members of one meeting: each is reached by one stream of every other."""
+Seat = Annotated[int, Field(ge=0, lt=MAX_GROUP)]
+Seats = Annotated[tuple[Seat, ...], Field(max_length=MAX_GROUP)]
+
+
+class Call(Message):
+    """A leader's invitation to a group. Fields as in Offer."""
+
+    kind = Kind.CALL
+    round: Count
+    phase: Phase
+    layout: Hex
+    nbytes: Count
+    digest: Digest | None = None
+
+
+class Join(Message):
+    """Yes: I keep myself free until the roster comes."""
+
+    kind = Kind.JOIN
+    round: Count
+    digest: Digest | None = None
+
+
+class Roster(Message):
+    """Who takes part, in the order of their seats; the leader sits first."""
+
+    kind = Kind.ROSTER
+    round: Count
+    members: Annotated[tuple[PeerId, ...], Field(min_length=2, max_length=MAX_GROUP)]
+
+
+class Lane(Message):
+    """First frame of a stream that carries one member's contribution to another."""
+
+    kind = Kind.LANE
+    leader: PeerId
+    round: Count
+
+
+class Got(Message):
+    """Whose contributions I hold whole; ``done`` when no more will come.
+
+    ``work``: the inner steps behind my own contribution.
+    """
+
+    kind = Kind.GOT
+    holds: Seats
+    work: Work
+    done: bool
+
+
+class Decide(Message):
+    """The leader's choice of who counts, and their works; no seats: it came to nothing.
+
+    ``number`` is a round of the leader's own: what a member asks about later.
+    """
+
+    kind = Kind.DECIDE
+    number: Count
+    seats: Seats
+    works: Annotated[tuple[Work, ...], Field(max_length=MAX_GROUP)]
+
+
+class Means(Message):
+    """The encoded means of my parts follow, for this decision."""
+
+    kind = Kind.MEANS
+    number: Count
+
+
+class Commit(Message):
+    """Every member of this decision said HAVE: apply."""
+
+    kind = Kind.COMMIT
+    number: Count
+
+
+class Beat(Message):
+    """I am still here."""
+
+    kind = Kind.BEAT
 
 
 class Get(Message):

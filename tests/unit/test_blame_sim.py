@@ -9,8 +9,7 @@ import pytest
 from peers.pace import links
 from peers.story import tell
 from swarmnet.events import PeerStarted
-from swarmnet.sim import clock
-from swarmnet.sim import vector
+from swarmnet.sim import clock, vector
 from swarmnet.sim.network import SimStream
 from swarmnet.wire import Kind
 from tests.unit.swarms import NAMES, Swarm
