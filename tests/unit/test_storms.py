@@ -7,7 +7,7 @@
 5. A pending correction is resolved or counted.
 """
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from swarmnet.sim import clock
@@ -19,6 +19,7 @@ CALM = settings(
     derandomize=True,
     database=None,
     deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a storm takes longer than to read it
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 FAULTS = st.builds(
@@ -31,7 +32,7 @@ FAULTS = st.builds(
 )
 
 
-@settings(CALM, max_examples=60)
+@settings(CALM, max_examples=150)
 @given(
     n=st.integers(2, 6),
     h=st.integers(1, 3),
