@@ -1,0 +1,44 @@
+"""Any interleaving of cuts, crashes, freezes, restarts and partitions: five invariants hold.
+
+1. Nobody applies a meeting that its partner knows to have failed, or applies it twice.
+2. The mean law, meeting by meeting, over all survivors.
+3. No peer is stuck: it steps, it is free, its snapshot is back, and it meets again.
+4. Queues are bounded at every moment.
+5. A pending correction is resolved or counted.
+"""
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from swarmnet.sim import clock
+from swarmnet.sim.network import Link
+from tests.unit.storm import KINDS, Fault, weather
+from tests.unit.swarms import SLOW
+
+CALM = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a storm takes longer than to read it
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+FAULTS = st.builds(
+    Fault,
+    after_s=st.integers(0, 60).map(lambda tenths: tenths / 10),
+    kind=st.sampled_from(KINDS),
+    who=st.integers(0, 5),
+    other=st.integers(0, 4),
+    size=st.integers(0, 700),
+)
+
+
+@settings(CALM, max_examples=150)
+@given(
+    n=st.integers(2, 6),
+    h=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    link=st.sampled_from([Link(), SLOW]),
+    script=st.lists(FAULTS, min_size=4, max_size=25),
+)
+def test_no_storm_breaks_an_invariant(n, h, seed, link, script):
+    clock.run(weather(n, script, h=h, seed=seed, link=link))
