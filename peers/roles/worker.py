@@ -258,6 +258,7 @@ class Worker:
         self.trainer.steps = facts["step"]
         self._base_elapsed_s = float(facts["elapsed_s"])
         if resumed:
+            self.gossip.window.resume(self.trainer.steps)
             self._tokens = facts["tokens"]
 
     # ---- training -----------------------------------------------------------------------------
