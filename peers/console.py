@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
 from peers.live import LiveView
-from swarmnet.events import EventLog
+from peers.units import size
+from swarmnet.events import EventLog, MemoryReserved
 
 PLAIN_S = 5.0
 FRAMES_PER_S = 2.0
@@ -19,16 +22,31 @@ FRAMES_PER_S = 2.0
 @contextmanager
 def follow(log: EventLog, title: str) -> Iterator[LiveView]:
     """Show every event of ``log`` until the block ends."""
-    view = LiveView(title)
+    view, console = LiveView(title), Console(stderr=True)
+
+    def announce(line: dict[str, Any]) -> None:
+        if line["event"] == MemoryReserved.name:
+            console.print(memory_line(line), markup=False, highlight=False)
+
     log.listen(view.update)
-    with shown(view):
+    log.listen(announce)
+    with shown(view, console):
         yield view
 
 
+def memory_line(line: Mapping[str, Any]) -> str:
+    """The memory budget of a worker in one line; open questions come on top."""
+    parts = {field.name: int(line[field.name]) for field in fields(MemoryReserved)}
+    late = parts.pop("open_questions")
+    named = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
+    total = size(sum(parts.values()))
+    return f"memory reserved: {total} ({named}); at most {size(late)} more for open questions"
+
+
 @contextmanager
-def shown(view: LiveView) -> Iterator[None]:
+def shown(view: LiveView, console: Console | None = None) -> Iterator[None]:
     """Draw ``view`` on standard error until the block ends."""
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     stop = threading.Event()
 
     def draw() -> None:

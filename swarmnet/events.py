@@ -44,6 +44,21 @@ class PeerStarted(Event):
 
 
 @dataclass(frozen=True)
+class MemoryReserved(Event):
+    """Bytes that a worker holds beside activations, by purpose (``train/budget.py``)."""
+
+    name = "memory_reserved"
+    weights: int
+    gradients: int
+    inner: int
+    outer: int
+    snapshots: int
+    payloads: int
+    corrections: int
+    open_questions: int
+
+
+@dataclass(frozen=True)
 class StateTaken(Event):
     """Where the first weights came from: ``seed``, ``donor`` or ``checkpoint``."""
 

@@ -31,6 +31,7 @@ from swarmnet.errors import (
 from swarmnet.events import (
     CheckpointWritten,
     ExchangeDone,
+    MemoryReserved,
     PeerFinished,
     PeerStarted,
     StateTaken,
@@ -45,6 +46,7 @@ from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
+from swarmnet.train.budget import reserved
 from swarmnet.train.loop import Step, Trainer, choose_device
 from swarmnet.train.replica import Replica
 from swarmnet.wire.invite import Invite
@@ -161,6 +163,7 @@ class Worker:
                 slowdown=peer.slowdown,
             )
         )
+        self.station.log.emit(MemoryReserved(**reserved(self.replica)))
 
     def _open_exchange(self, in_weights: list[tuple[str, int]]) -> None:
         """Answer for the rounds that the kept weights hold from the first question on."""

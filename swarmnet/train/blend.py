@@ -57,6 +57,13 @@ class Frozen:
         self._arithmetic = arithmetic
         self._payload: list[memoryview | None] = [None] * grid.parts
 
+    @property
+    def nbytes(self) -> int:
+        values = self.theta.numel()
+        if not self._arithmetic.outer.sends_theta:
+            values += self.sent.numel()
+        return values * self.theta.element_size()
+
     def capture(self, theta: Tensor) -> None:
         self.theta.copy_(theta)
         if not self._arithmetic.outer.sends_theta:

@@ -84,6 +84,11 @@ class Replica:
         """Only memory of the CPU can be lent to a socket."""
         return self.rules.codec.as_is and self.theta.device.type == "cpu"
 
+    @property
+    def snapshot_bytes(self) -> int:
+        """Memory of all snapshot buffers."""
+        return sum(frozen.nbytes for frozen in self._frozen)
+
     def capture(self) -> Frozen:
         self._frozen.rotate()
         self._frozen[0].capture(self.theta)

@@ -10,6 +10,7 @@ import torch
 from swarmnet.config import RunFile
 from swarmnet.errors import PayloadError
 from swarmnet.train import grid
+from swarmnet.train.budget import reserved
 from swarmnet.train.replica import Replica
 from tests.swarm.herd import RUN
 
@@ -117,3 +118,25 @@ def test_state_moves_to_a_joiner_and_nothing_else_fits() -> None:
     poisoned["inner.exp_avg"][0] = float("inf")
     with pytest.raises(PayloadError):
         two.load(poisoned, met=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "snapshots", "payloads"),
+    [
+        (("outer=average", "codec=raw"), 2, 1.0),
+        (("outer=noloco", "codec=bf16"), 2, 1.0),
+        (("outer.name=noloco", "outer.gamma=0.4", "codec=raw"), 6, 2.0),
+    ],
+)
+def test_the_memory_budget_is_what_is_held(
+    options: tuple[str, ...], snapshots: int, payloads: float
+) -> None:
+    one, two = replicas(*options)
+    vector = 4 * one.theta.numel()
+    budget = reserved(one)
+    assert budget["weights"] == budget["corrections"] == vector
+    assert budget["snapshots"] == snapshots * vector
+    assert budget["payloads"] == payloads * vector
+    assert budget["inner"] >= 2 * vector
+    meet(one, two)
+    assert reserved(one) == budget
