@@ -384,7 +384,8 @@ class Gossip:
         works = {me: meeting.work, meeting.partner: work}
         blend = subject.blend(meeting.snapshot.vector, me, works)
         ends = list(accumulate(subject.part_nbytes(part) for part in range(subject.parts)))
-        return Incoming(blend, ends, meeting.partner, self._around.offload)
+        offload = None if subject.quick else self._around.offload
+        return Incoming(blend, ends, meeting.partner, offload)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         """The stream is closed."""

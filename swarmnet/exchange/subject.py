@@ -60,6 +60,11 @@ class Subject(Protocol):
     """Whether the outer rule moves the weights in a window without a partner."""
 
     @property
+    def quick(self) -> bool:
+        """Reducing a part takes less than handing it to another thread."""
+        ...
+
+    @property
     def ready_made(self) -> bool:
         """Encoding costs nothing: the payload is the snapshot's own memory."""
         ...

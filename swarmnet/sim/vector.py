@@ -27,7 +27,7 @@ class VectorSubject:
         self.nbytes = max(nbytes, vector.nbytes)
         self.parts = -(-self.nbytes // (_VALUE_BYTES * PART_VALUES))
         self.layout = f"{vector.size:016x}"
-        self.ready_made = True
+        self.ready_made = self.quick = True
         self.steps_alone = False
         self._zeros = bytes(min(self.nbytes, _VALUE_BYTES * PART_VALUES))
 

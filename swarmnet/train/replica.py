@@ -80,6 +80,10 @@ class Replica:
     # ---- for the exchange ---------------------------------------------------------------------
 
     @property
+    def quick(self) -> bool:
+        return self.theta.device.type == "cpu"
+
+    @property
     def ready_made(self) -> bool:
         """Only memory of the CPU can be lent to a socket."""
         return self.rules.codec.as_is and self.theta.device.type == "cpu"

@@ -35,6 +35,7 @@ class Weighted:
 
     steps_alone = False
     ready_made = True
+    quick = True
 
     def __init__(self, vector):
         self.live = vector.copy()

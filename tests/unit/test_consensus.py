@@ -269,6 +269,7 @@ def test_a_meeting_of_an_earlier_round_does_not_count_for_a_later_one():
         swarm = await trained(4, h=100)
         for peer in swarm.peers:
             object.__setattr__(peer.around, "offload", slowly)
+            peer.subject.quick = False
         held = await asyncio.gather(*(p.finish(plan(budget_s=120)) for p in swarm.peers))
         await asyncio.sleep(1)
         met = [e for p in swarm.peers for e in p.events if e.phase == "consensus"]

@@ -281,6 +281,7 @@ def test_the_deadline_of_a_partner_follows_its_slowest_frame():
             return function(*arguments)
 
         object.__setattr__(bob.around, "offload", slowly)
+        bob.subject.quick = False
         for _ in range(8):
             assert await ann.gossip.offer(BOB, "train", 0) is End.APPLIED
             await asyncio.sleep(5)
