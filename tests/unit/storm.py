@@ -17,7 +17,8 @@ from swarmnet.sim import clock
 from swarmnet.sim.network import Cut
 from tests.unit.swarms import LAW, NAMES, Swarm
 
-KINDS = (
+CUTS = ("cut", "cut late", "cut ask", "sever")
+KINDS = (*CUTS, "freeze", "crash", "restart", "save", "resume", "partition")
     "cut",
     "cut late",
     "cut ask",
