@@ -6,6 +6,7 @@ from a checkpoint: what one side of a meeting added, the other side took, or is 
 """
 
 import asyncio
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,19 @@ from swarmnet.sim import clock
 from swarmnet.sim.network import Cut
 from tests.unit.swarms import LAW, NAMES, Swarm
 
-KINDS = ("cut", "cut late", "cut ask", "freeze", "crash", "restart", "save", "resume", "partition")
+CUTS = ("cut", "cut late", "cut ask", "sever")
+KINDS = (*CUTS, "freeze", "crash", "restart", "save", "resume", "partition")
+    "cut",
+    "cut late",
+    "cut ask",
+    "sever",
+    "freeze",
+    "crash",
+    "restart",
+    "save",
+    "resume",
+    "partition",
+)
 ROUNDS_EACH = 1 << 16
 """Rounds of initial peers are set apart by this, so that a round says who offered it."""
 MEETING_BYTES, QUESTION_BYTES = 700, 90
@@ -171,6 +184,14 @@ class Storm:
             sender, nbytes = ways[fault.size % 2]
             self.swarm.network.cuts.append(Cut(opener, sender, nbytes - 1 - fault.size % 23))
 
+    async def sever(self, fault):
+        """The line is dead: unlike a cut, nothing that is under way arrives any more."""
+        name, _ = self._two(fault)
+        for stream in list(self.swarm.network._streams.get(name, ())):
+            for pipe in (stream._in, stream._out):
+                pipe.under_way = deque([None] * len(pipe.under_way))
+            stream.break_both()
+
     async def cut_ask(self, fault):
         await self.cut(fault, "ask", QUESTION_BYTES)
 
@@ -273,7 +294,18 @@ class Storm:
         assert process.peer.steps >= awake / SLOWEST_STEP_S - 3, "a peer stood still"
 
 
-async def weather(n, script, **options):
-    storm = await Storm(Swarm(n, **options), script).run()
+def unequal(links):
+    """A link for each direction: where one payload is long there before the other, rules show."""
+
+    def link(a, b):
+        return links[(3 * NAMES.index(a) + 5 * NAMES.index(b)) % len(links)]
+
+    return link
+
+
+async def weather(n, script, links, **options):
+    swarm = Swarm(n, **options)
+    swarm.network._link = unequal(links)
+    storm = await Storm(swarm, script).run()
     storm.judge()
     return storm

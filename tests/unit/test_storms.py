@@ -37,8 +37,8 @@ FAULTS = st.builds(
     n=st.integers(2, 6),
     h=st.integers(1, 3),
     seed=st.integers(0, 99),
-    link=st.sampled_from([Link(), SLOW]),
+    links=st.lists(st.sampled_from([Link(), SLOW]), min_size=1, max_size=3),
     script=st.lists(FAULTS, min_size=4, max_size=25),
 )
-def test_no_storm_breaks_an_invariant(n, h, seed, link, script):
-    clock.run(weather(n, script, h=h, seed=seed, link=link))
+def test_no_storm_breaks_an_invariant(n, h, seed, links, script):
+    clock.run(weather(n, script, links, h=h, seed=seed))
