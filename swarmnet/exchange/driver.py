@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any, Literal
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
@@ -22,7 +21,7 @@ from swarmnet.exchange.ledger import GROUP_ROUNDS, Open
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.outbound import Outbound
 from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
-from swarmnet.exchange.payload import Incoming, Outgoing
+from swarmnet.exchange.preparation import Preparation
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
 from swarmnet.exchange.session import Hooks, Session
@@ -71,7 +70,7 @@ class Gossip:
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
         self._asked_in = -1
-        self._outgoing: Outgoing | None = None
+        self._preparation = Preparation(around, window, desk, subject)
         own = Own(window, desk, subject, self.pending, self.settling.in_weights)
         doors = Doors(
             refusal=self._refusal,
@@ -321,10 +320,17 @@ class Gossip:
         if self.stance == "consensus":
             retry_s = RETRY_BUSY_S
         elif reason in ("early", "busy"):
-            retry_s = self.window.opens_in(now, busy=reason == "busy")
+            retry_s = self.window.opens_in(now, busy=reason == "busy") + self._left_s(now)
             hints = self.window.hints(peer, now)
             self.window.called(peer, now)
         return Decline(reason=reason, retry_s=retry_s, digest=self._digest(), hints=hints)
+
+    def _left_s(self, now: float) -> float:
+        """What the meeting under way will still take, by what its link did before."""
+        if self._meeting is None:
+            return 0.0
+        whole_s = self._around.links.expected_s(self._meeting.partner, self._subject.nbytes)
+        return max(0.0, self._meeting.began + whole_s - now) if whole_s is not None else 0.0
 
     # ---- both -------------------------------------------------------------------------------
 
@@ -332,60 +338,14 @@ class Gossip:
         layout, now = self._subject.layout, self._around.clock()
         timing = Timing(asyncio.get_running_loop().time(), called)
         meeting = Meeting(phase, peer, round_, now, layout, self.scheduled, timing)
-        self._prepare(meeting)
+        self._preparation.prepare(meeting)
         return meeting
 
-    def _prepare(self, meeting: Meeting) -> None:
-        """Keep the snapshot that this meeting would use, and begin to encode it."""
-        with suppress(LinkError):  # without one the meeting fails where it takes it
-            snapshot = self._desk.keep()
-            steps = self.window.work(snapshot.step)
-            meeting.work = self._subject.effort(steps, self.window.step_s)
-            if self._outgoing is None or self._outgoing.snapshot is not snapshot:
-                self._outgoing = Outgoing(self._subject, snapshot, self._around.offload)
-
     def _hooks(self, meeting: Meeting, machine: Machine) -> Hooks:
-        def same_layout() -> None:
-            if self._subject.layout != meeting.layout:
-                raise LinkError("this peer entered another phase during the meeting")
-
-        def agreed() -> Outgoing:
-            meeting.own_act = True
-            same_layout()
-            snapshot, outgoing = self._desk.take(), self._outgoing
-            meeting.snapshot = snapshot
-            if outgoing is None or outgoing.snapshot is not snapshot:
-                raise LinkError("the snapshot on offer is outdated")
-            meeting.own_act = False
+        def begun() -> None:
             self._meeting = meeting
-            theirs = machine.offer if isinstance(machine, Acceptor) else machine.accept
-            assert theirs is not None
-            meeting.incoming = self._reduction(meeting, theirs.work)
-            return outgoing
 
-        def landed(payload: bytearray, filled: int) -> None:
-            assert meeting.incoming is not None
-            meeting.incoming.landed(payload, filled)
-
-        async def verify() -> None:
-            assert meeting.incoming is not None
-            meeting.correction = await meeting.incoming.finish()
-            same_layout()
-
-        def apply() -> None:
-            snapshot, _ = meeting.agreed()
-            self.window.over(snapshot.step, meeting.partner, self._around.clock())
-
-        return Hooks(agreed, landed, verify, apply)
-
-    def _reduction(self, meeting: Meeting, work: int) -> Incoming:
-        me, subject = self._around.transport.me, self._subject
-        assert meeting.snapshot is not None
-        works = {me: meeting.work, meeting.partner: work}
-        blend = subject.blend(meeting.snapshot.vector, me, works)
-        ends = list(accumulate(subject.part_nbytes(part) for part in range(subject.parts)))
-        offload = None if subject.quick else self._around.offload
-        return Incoming(blend, ends, meeting.partner, offload)
+        return self._preparation.hooks(meeting, machine, begun)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         """The stream is closed."""
@@ -399,8 +359,7 @@ class Gossip:
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, meeting.ended)
             self.agreement.declined(meeting.partner, machine.decline.reason)
-            if self._subject.ready_made:
-                self._desk.release()  # a newer one costs nothing; an encoded one is kept
+            self._preparation.declined()
             return End.DECLINED
         self._buffer.give_back(machine.received)
         return self.settling.conclude(meeting, machine, session)

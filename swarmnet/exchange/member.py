@@ -99,10 +99,10 @@ class Member:
         self.heard, self.moved_at = counter, max(self.moved_at, min(now, true_at))
         return True
 
-    def suspect(self, now: float, renew_s: float) -> None:
+    def suspect(self, now: float, renew_s: float, retry_s: float) -> None:
         """A stream to it failed: leave it alone for a while, longer each time in a row."""
         self.strikes += 1
-        self.suspect_until = now + min(renew_s * 2.0 ** (self.strikes - 2), 60.0)
+        self.suspect_until = now + max(retry_s, min(renew_s * 2.0 ** (self.strikes - 2), 60.0))
 
     def clear(self) -> None:
         self.suspect_until, self.strikes = 0.0, 0

@@ -84,11 +84,14 @@ class Membership:
             for rumour in digest.rumours:
                 self._rumour(rumour, now)
 
-    def suspect(self, peer: str, now: float) -> None:
-        """A stream to ``peer`` failed; the book may know that it left, or moved."""
+    def suspect(self, peer: str, now: float, retry_s: float = 0.0) -> None:
+        """A stream to ``peer`` failed; the book may know that it left, or moved.
+
+        It is left alone for ``retry_s`` at least: what its link did before.
+        """
         member = self._members.get(peer)
         if member is not None:
-            member.suspect(now, self.renew_s)
+            member.suspect(now, self.renew_s, retry_s)
             self._version += 1
             self.news_at = now
 

@@ -116,17 +116,21 @@ class Settling:
         def apply() -> None:
             self._subject.apply_solo(snapshot.vector)
 
-        self._around.membership.suspect(meeting.partner, self._around.clock())
+        self._suspect(meeting.partner)
         self._window.over(snapshot.step, None, self._around.clock())
         self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
 
     def _failed(self, meeting: Meeting, event: ExchangeDone) -> None:
         self._window.unreachable(meeting.partner)
         if not (meeting.own_act or meeting.withdrawn):
-            self._around.membership.suspect(meeting.partner, self._around.clock())
+            self._suspect(meeting.partner)
         if meeting.snapshot is not None:
             self._desk.put_back(meeting.snapshot)
         self._around.emit(event)
+
+    def _suspect(self, peer: str) -> None:
+        retry_s = self._around.links.retry_s(peer)
+        self._around.membership.suspect(peer, self._around.clock(), retry_s)
 
 
 def _event(meeting: Meeting, machine: Machine, session: Session | None) -> ExchangeDone:
