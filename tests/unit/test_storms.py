@@ -38,7 +38,7 @@ def faults(kinds, longest_s):
 LINKS = st.lists(st.sampled_from([Link(), SLOW]), min_size=1, max_size=3)
 
 
-@settings(CALM, max_examples=120)
+@settings(CALM, max_examples=90)
 @given(
     n=st.integers(2, 6),
     h=st.integers(1, 3),
