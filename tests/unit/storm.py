@@ -19,17 +19,6 @@ from tests.unit.swarms import LAW, NAMES, Swarm
 
 CUTS = ("cut", "cut late", "cut ask", "sever")
 KINDS = (*CUTS, "freeze", "crash", "restart", "save", "resume", "partition")
-    "cut",
-    "cut late",
-    "cut ask",
-    "sever",
-    "freeze",
-    "crash",
-    "restart",
-    "save",
-    "resume",
-    "partition",
-)
 ROUNDS_EACH = 1 << 16
 """Rounds of initial peers are set apart by this, so that a round says who offered it."""
 MEETING_BYTES, QUESTION_BYTES = 700, 90

@@ -1,11 +1,9 @@
 """Whole peers in virtual time under scripted faults: the mean law and the absence of leftovers."""
 
 import asyncio
-import random
 
 import pytest
 
-from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.links import FIRST_S
 from swarmnet.exchange.pair import End
 from swarmnet.sim import clock, vector
@@ -81,45 +79,6 @@ def test_a_cut_after_every_byte_of_a_meeting(sender):
         assert (End.PENDING, 0) in ends
     else:
         assert (End.PENDING, 1) in ends
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_hundreds_of_cuts_anywhere(seed):
-    async def main():
-        swarm = await Swarm(5, h=2, seed=seed).start()
-        dice = random.Random(seed)
-        for _ in range(200):
-            opener, other = dice.sample(NAMES[:5], 2)
-            sender = dice.choice([opener, other])
-            topic = dice.choice([TOPIC] * 4 + ["ask"])
-            swarm.network.cuts.append(Cut(opener, sender, dice.randrange(900), topic))
-        await asyncio.sleep(400)
-        used = sum(cut.used for cut in swarm.network.cuts)
-        await swarm.settle()
-        assert used > 140
-        assert sum(peer.gossip.pending.given_up for peer in swarm.peers) == 0
-        assert drift(swarm.peers) < LAW
-        assert one_sided(swarm.peers) == []
-        seen = outcomes(*swarm.peers)
-        assert min(seen["ok"], seen["failed"], seen["pending"]) > 0
-        return seen["late"]
-
-    run(main())
-
-
-def test_slow_links_with_cuts():
-    async def main():
-        swarm = await Swarm(3, h=4, seed=3, link=SLOW).start()
-        dice = random.Random(7)
-        for _ in range(40):
-            opener, sender = dice.sample(NAMES[:3], 2)
-            swarm.network.cuts.append(Cut(opener, sender, dice.randrange(500)))
-        await asyncio.sleep(300)
-        await swarm.settle()
-        assert drift(swarm.peers) < LAW
-        assert one_sided(swarm.peers) == []
-
-    run(main())
 
 
 # ---- freeze ---------------------------------------------------------------------------------

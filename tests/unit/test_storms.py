@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swarmnet.sim import clock
 from swarmnet.sim.network import Link
-from tests.unit.storm import KINDS, Fault, weather
+from tests.unit.storm import CUTS, KINDS, Fault, weather
 from tests.unit.swarms import SLOW
 
 CALM = settings(
@@ -22,23 +22,40 @@ CALM = settings(
     phases=[Phase.explicit, Phase.generate],  # to shrink a storm takes longer than to read it
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-FAULTS = st.builds(
-    Fault,
-    after_s=st.integers(0, 60).map(lambda tenths: tenths / 10),
-    kind=st.sampled_from(KINDS),
-    who=st.integers(0, 5),
-    other=st.integers(0, 4),
-    size=st.integers(0, 700),
-)
 
 
-@settings(CALM, max_examples=150)
+def faults(kinds, longest_s):
+    return st.builds(
+        Fault,
+        after_s=st.integers(0, 10).map(lambda tenths: tenths * longest_s / 10),
+        kind=st.sampled_from(kinds),
+        who=st.integers(0, 5),
+        other=st.integers(0, 4),
+        size=st.integers(0, 700),
+    )
+
+
+LINKS = st.lists(st.sampled_from([Link(), SLOW]), min_size=1, max_size=3)
+
+
+@settings(CALM, max_examples=90)
 @given(
     n=st.integers(2, 6),
     h=st.integers(1, 3),
     seed=st.integers(0, 99),
-    links=st.lists(st.sampled_from([Link(), SLOW]), min_size=1, max_size=3),
-    script=st.lists(FAULTS, min_size=4, max_size=25),
+    links=LINKS,
+    script=st.lists(faults(KINDS, 6.0), min_size=4, max_size=25),
 )
 def test_no_storm_breaks_an_invariant(n, h, seed, links, script):
     clock.run(weather(n, script, links, h=h, seed=seed))
+
+
+@settings(CALM, max_examples=10)
+@given(
+    n=st.integers(3, 6),
+    seed=st.integers(0, 99),
+    links=LINKS,
+    script=st.lists(faults(CUTS, 2.0), min_size=60, max_size=120),
+)
+def test_a_hail_of_cuts_breaks_none(n, seed, links, script):
+    clock.run(weather(n, script, links, h=2, seed=seed))
