@@ -94,7 +94,7 @@ class Process:
 
     def save(self):
         subject, peer = self.peer.subject, self.peer
-        in_weights = tuple(peer.gossip.in_weights)
+        in_weights = tuple(peer.gossip.settling.in_weights)
         return Saved(subject.live.copy(), peer.started, peer.added.copy(), in_weights, self.entries)
 
     def excuses(self, key):
