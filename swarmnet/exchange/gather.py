@@ -67,7 +67,7 @@ class Gathering:
 
     def next_at(self) -> float:
         """When to look again if nothing happens."""
-        again = self._again.values() if self._free > 0 else ()
+        again = [at for at in self._again.values() if self._free > 0]
         return min([self._ends_at, *again])
 
     @property

@@ -126,7 +126,7 @@ def test_members_that_beat_and_never_speak_cannot_keep_the_others():
     for peer in (A, B, C, D):
         machine.on_frame(peer, got(*ALL), 1.0)
     assert machine.deadline == 1.0 + 4 * (1.0 + 2.0)
-    number, seats, told = decided(machine.tick(13.0))
+    _, seats, told = decided(machine.tick(13.0))
     assert (seats, told) == ((), [A, B, C, D])
     machine, _ = leader()
     machine.on_frame(A, got(0), 6.0)
