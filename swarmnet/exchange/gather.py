@@ -35,9 +35,8 @@ class Gathering:
 
     def invite(self, now: float) -> list[str]:
         """Whom to call now; each of them is then joined, declined or lost."""
-        free = self._aim.size - 1 - len(self.joined) - len(self._calling)
         due = [peer for peer, at in self._again.items() if at <= now]
-        chosen = [*self._unasked, *due][: max(0, free)]
+        chosen = [*self._unasked, *due][: max(0, self._free)]
         for peer in chosen:
             self._again.pop(peer, None)
         self._unasked = [peer for peer in self._unasked if peer not in chosen]
@@ -68,7 +67,12 @@ class Gathering:
 
     def next_at(self) -> float:
         """When to look again if nothing happens."""
-        return min([self._ends_at, *self._again.values()])
+        again = [at for at in self._again.values() if self._free > 0]
+        return min([self._ends_at, *again])
+
+    @property
+    def _free(self) -> int:
+        return self._aim.size - 1 - len(self.joined) - len(self._calling)
 
 
 def together(me: str, members: Iterable[str]) -> tuple[str, ...]:

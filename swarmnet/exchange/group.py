@@ -40,6 +40,7 @@ from swarmnet.wire.messages import Commit, Decide, Got, Have, Roster
 DIRECT = 4
 """Up to here sending everything to everybody costs less than a second trip."""
 MAX_DECISIONS = 4
+SLACK = 4
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class GroupLeader:
         self._have: set[str] = set()
         self._decisions = 0
         self._gone: set[str] = set()
+        self._hurried = False
 
     def start(self, round_: int) -> list[To]:
         roster = Roster(round=round_, members=self.seating.members)
@@ -150,9 +152,11 @@ class GroupLeader:
         if self.end is not None:
             return []
         if self.number is None:
-            if all(peer in self._done for peer in self._left()):
+            left = self._left()
+            if all(peer in self._done or self._holds[peer].issuperset(left) for peer in left):
                 return self._decide(now)
-            self._hurry(3 * self._arrived() >= self._expected(), now)
+            some = any(self.seating.needs(peer) for peer in self._done)
+            self._hurry(some or 3 * self._arrived() >= self._expected(), now)
             return []
         if not all(self._counts(peer) for peer in self.chosen):
             return self._decide(now)
@@ -176,7 +180,9 @@ class GroupLeader:
         self._book.decisions.begin(self._book.me, self.number)
         if not self.chosen:
             self._drop()
-        self._since, self.deadline = now, None
+        # Means take about as long as contributions did; nobody may keep the others for ever.
+        self.deadline = now + SLACK * (now - self._since + self._patience_s)
+        self._since, self._hurried = now, False
         self._have.clear()
         decide = Decide(
             number=self.number,
@@ -211,8 +217,10 @@ class GroupLeader:
 
     def _hurry(self, many: bool, now: float) -> None:
         """Many are ready: the others get as long again, and some patience."""
-        if many and self.deadline is None:
-            self.deadline = now + (now - self._since) + self._patience_s
+        if many and not self._hurried:
+            self._hurried = True
+            soon = now + (now - self._since) + self._patience_s
+            self.deadline = soon if self.deadline is None else min(self.deadline, soon)
 
 
 def agreeing(members: Sequence[str], holds: Mapping[str, set[str]]) -> tuple[str, ...]:

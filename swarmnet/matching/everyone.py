@@ -35,7 +35,7 @@ class Everyone:
 
     def rounds(self, n: int) -> int:
         """One meeting is the exact mean; it takes as many groups as the swarm is dealt into."""
-        return min(n - 1, 1) if n <= MAX_GROUP else 2 * (n - 1).bit_length()
+        return max(0, min(n - 1, 1)) if n <= MAX_GROUP else 2 * (n - 1).bit_length()
 
     def size(self, n: int) -> int:
         return -(-n // -(-n // MAX_GROUP)) if n else 0

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from swarmnet import registry
+from swarmnet.wire.messages import MAX_GROUP
 
 NAMES = registry.names("matching")
 SIZES = [1, 2, 3, 4, 5, 7, 8, 13, 16, 33]
@@ -49,6 +50,53 @@ def test_the_schedule_depends_on_the_members_and_not_on_their_order(matching):
 def test_who_is_not_on_the_roster_has_no_schedule(matching):
     with pytest.raises(ValueError, match="stranger"):
         matching.partner("stranger", roster_of(4), 0, 0)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_a_group_is_the_same_tuple_for_each_of_its_members(matching, n):
+    roster = roster_of(n)
+    for index in range(10):
+        groups = {me: matching.group(me, shuffled(roster, index), index, 5) for me in roster}
+        for me, group in groups.items():
+            assert me in group
+            assert len(set(group)) == len(group)
+            assert all(groups[other] == group for other in group)
+            partner = matching.partner(me, roster, index, 5)
+            if len(group) <= 2:
+                assert group in ((me,), (me, partner), (partner, me))
+            else:
+                assert partner is None
+
+
+@pytest.mark.parametrize("n", [0, *SIZES, 48, 49, 1000])
+def test_sizes_are_within_the_swarm_and_the_wire(matching, n):
+    assert 0 <= matching.quorum(n) <= matching.size(n) <= min(n, MAX_GROUP)
+    if n in SIZES:
+        largest = max(len(matching.group(me, roster_of(n), 0, 0)) for me in roster_of(n))
+        assert largest <= max(1, matching.size(n))
+
+
+def test_who_is_not_on_the_roster_has_no_group(matching):
+    with pytest.raises(ValueError, match="stranger"):
+        matching.group("stranger", roster_of(4), 0, 0)
+
+
+def test_everyone_is_one_group_and_above_the_bound_equal_ones():
+    cls = registry.find("matching", "everyone")
+    matching = cls(cls.Config())
+    for n in SIZES[1:]:
+        assert sorted(matching.group("peer00", roster_of(n), 3, 7)) == roster_of(n)
+        assert matching.size(n) == matching.quorum(n) == n
+    large = [f"peer{i:03d}" for i in range(100)]
+    groups = {matching.group(me, large, 0, 0) for me in large}
+    assert sorted(map(len, groups)) == [33, 33, 34]
+    assert groups != {matching.group(me, large, 1, 0) for me in large}
+
+
+def test_random_groups_refuse_a_quorum_that_cannot_be_reached():
+    cls = registry.find("matching", "random_groups")
+    with pytest.raises(ValueError, match="above size"):
+        cls.Config(size=4, quorum=5)
 
 
 def test_candidates_are_live_peers_each_at_most_once(matching):
@@ -190,9 +238,9 @@ def mean_distance_left(matching, n):
         values = {me: source.gauss(0, 1) for me in roster_of(n)}
         before = spread(values)
         for index in range(matching.rounds(n)):
+            groups = {me: matching.group(me, list(values), index, seed) for me in values}
             values = {
-                me: (value + values[matching.partner(me, list(values), index, seed) or me]) / 2
-                for me, value in values.items()
+                me: sum(values[peer] for peer in group) / len(group) for me, group in groups.items()
             }
         total += (spread(values) / before) ** 2
     return round((total / runs) ** 0.5, 12)

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from swarmnet.errors import LinkError
 from swarmnet.exchange.attend import TOPIC
 from swarmnet.exchange.pair import End
 from swarmnet.exchange.questions import TOPIC as ASK
@@ -343,11 +344,6 @@ async def ask(company, asker, asked, number, leader=None):
     return answer[0]
 
 
-def open_decision(chief):
-    leading = chief.circle._leading
-    return leading and leading.machine and leading.machine.number
-
-
 def test_only_members_can_drop_an_open_decision_by_asking():
     async def main():
         for asker, outcome in ((NAMES[2], "dropped"), ("peerStranger", "unknown")):
@@ -355,9 +351,12 @@ def test_only_members_can_drop_an_open_decision_by_asking():
             company = await Company(3, link=lambda a, b, slow=slow: slow).open()
             chief = company.peers[0]
             meeting = chief.lead(company.names[1:])
-            while not (number := open_decision(chief)):
+            for _ in range(100):
                 await asyncio.sleep(0.05)
-            answer = chief.circle.answer(asker, NAMES[0], number)
+                leading = chief.circle._leading
+                if leading.machine is not None and leading.machine.number is not None:
+                    break
+            answer = chief.circle.answer(asker, NAMES[0], leading.machine.number)
             assert answer == outcome
             assert await meeting is End.APPLIED
             await company.settle()
@@ -379,6 +378,50 @@ def test_witnesses_answer_for_what_they_applied_and_for_nothing_else():
         assert await ask(company, NAMES[2], NAMES[0], number + 1) == "unknown"
         assert await ask(company, NAMES[2], NAMES[0], number - 1) == "dropped"
         assert await company.meet() is End.APPLIED
+
+    run(main())
+
+
+def test_a_leader_without_a_snapshot_removes_itself_at_once():
+    async def main():
+        company = await Company(4).open()
+
+        def take():
+            raise LinkError("no snapshot to exchange")
+
+        company.peers[0].take = take
+        began = clock.now()
+        assert await company.meet() is End.FAILED
+        assert clock.now() - began < 1
+        await company.settle()
+        company.judge()
+        assert company.ends() == {End.FAILED: 1, End.APPLIED: 3}
+        check_mean(company)
+
+    run(main())
+
+
+def test_an_error_of_ours_is_raised_and_leaves_all_free():
+    async def main():
+        for broken in (0, 2):
+            company = await Company(5).open()
+
+            def blend(*arguments):
+                raise ZeroDivisionError
+
+            company.peers[broken].subject.blend = blend
+            meeting = company.meet()
+            if broken == 0:
+                with pytest.raises(ZeroDivisionError):
+                    await meeting
+            else:
+                assert await meeting is End.APPLIED
+            await company.settle()
+            assert all(isinstance(bug, ZeroDivisionError) for bug in company.network.bugs)
+            assert len(company.network.bugs) == 1
+            company.network.bugs.clear()
+            company.judge()
+            check_mean(company)
 
     run(main())
 

@@ -9,8 +9,10 @@ from swarmnet.sim import clock
 from swarmnet.sim.network import Link
 from tests.unit.groups import KINDS, Company, Fault, check_mean, strike
 
+STORMS = 120
 
-def struck(monkeypatch, n, kind, at, values=10):
+
+def struck(monkeypatch, n, kind, at, values):
     """One meeting of ``n`` with one fault; the company and the fault, after all has settled."""
     fault = Fault(at, kind)
 
@@ -28,33 +30,29 @@ def struck(monkeypatch, n, kind, at, values=10):
     return clock.run(main()), fault
 
 
-def sweep(monkeypatch, n, kind, stride=1, **options):
-    """Every ``stride``-th frame until the meeting has no more; how the meetings ended."""
-    ends, frames, at = [], set(), 0
+def sweep(monkeypatch, n, kind, values):
+    """A fault at each frame until the meeting has no more; how many applied each time."""
+    applied = []
     while True:
-        company, fault = struck(monkeypatch, n, kind, at, **options)
+        company, fault = struck(monkeypatch, n, kind, len(applied), values)
         if fault.seen is None:
-            break
-        frames.add(fault.seen)
-        ends.append((fault.seen.name, sum(bool(peer.applied()) for peer in company.alive)))
-        at += stride
-    assert at > 20
-    return ends
+            return applied
+        applied.append(sum(bool(peer.applied()) for peer in company.alive))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [3, 4])
-def test_a_fault_at_every_frame_of_a_direct_meeting(monkeypatch, n, kind):
-    ends = sweep(monkeypatch, n, kind)
-    met = sum(applied >= 2 for _, applied in ends)
-    print(n, kind, len(ends), met)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [5])
-def test_a_fault_at_every_frame_of_a_butterfly(monkeypatch, n, kind):
-    ends = sweep(monkeypatch, n, kind, values=20)
-    print(n, kind, len(ends), sum(applied >= 2 for _, applied in ends))
+@pytest.mark.parametrize(("n", "values", "frames"), [(3, 10, 48), (4, 7, 78), (5, 14, 124)])
+def test_a_fault_at_every_frame(monkeypatch, n, values, frames, kind):
+    """Where the leader stays, the others meet without whoever is lost, more often than not."""
+    applied = sweep(monkeypatch, n, kind, values)
+    assert len(applied) == frames
+    met = sum(peers >= 2 for peers in applied)
+    if kind.startswith("leader"):
+        assert met >= 1
+    else:
+        assert met > frames / 2
+    if kind == "cut":
+        assert met == frames
 
 
 def storm(monkeypatch, seed):
@@ -87,10 +85,9 @@ def storm(monkeypatch, seed):
         return company
 
     company = clock.run(main())
-    return sum(bool(peer.applied()) for peer in company.alive), len(company.alive)
+    return sum(bool(peer.applied()) for peer in company.alive)
 
 
-@pytest.mark.parametrize("batch", range(10))
-def test_storms_of_faults(monkeypatch, batch):
-    results = [storm(monkeypatch, seed) for seed in range(60 * batch, 60 * batch + 60)]
-    print(sum(applied > 1 for applied, _ in results), "of", len(results))
+def test_storms_of_faults(monkeypatch):
+    applied = [storm(monkeypatch, seed) for seed in range(STORMS)]
+    assert sum(peers >= 2 for peers in applied) > STORMS / 4
