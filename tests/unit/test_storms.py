@@ -7,7 +7,6 @@
 5. A pending correction is resolved or counted.
 """
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +61,8 @@ def test_a_hail_of_cuts_breaks_none(n, seed, links, script):
     clock.run(weather(n, script, links, h=2, seed=seed))
 
 
-@pytest.mark.parametrize("links", [(Link(), SLOW), (SLOW, Link())], ids=["slow back", "slow there"])
-def test_a_line_that_dies_at_any_moment_breaks_none(links):
-    for twentieth in range(20, 140):
-        clock.run(weather(2, [Fault(twentieth / 20, "sever", 0, 0, 0)], links))
+def test_a_line_that_dies_at_any_moment_breaks_none():
+    """The acceptor holds its payload long before the offerer: it must not apply on that alone."""
+    for tenth in range(10, 50):
+        fault = Fault(tenth / 10, "sever", 0, 0, 0)
+        clock.run(weather(2, [fault], [Link(), SLOW]))
