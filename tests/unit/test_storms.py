@@ -59,3 +59,10 @@ def test_no_storm_breaks_an_invariant(n, h, seed, links, script):
 )
 def test_a_hail_of_cuts_breaks_none(n, seed, links, script):
     clock.run(weather(n, script, links, h=2, seed=seed))
+
+
+def test_a_line_that_dies_at_any_moment_breaks_none():
+    """The acceptor holds its payload long before the offerer: it must not apply on that alone."""
+    for tenth in range(10, 50):
+        fault = Fault(tenth / 10, "sever", 0, 0, 0)
+        clock.run(weather(2, [fault], [Link(), SLOW]))
