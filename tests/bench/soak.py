@@ -275,6 +275,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write an SVG here")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
+    # Whoever ends the soak early must not leave a stopped worker behind: `run` thaws them.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="swarmnet-soak-") as scratch:
         folder = options.out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=options.out is None)
