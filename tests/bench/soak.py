@@ -39,7 +39,13 @@ from peers.nursery import INVITE, OUTPUT, Child, Nursery
 from swarmnet.config import RunFile
 
 RUN = Path(__file__).parents[1] / "swarm" / "tiny.toml"
-OVERRIDES = ("target.tokens=1000000000000", "membership.renew_s=2")
+# Steps of some 10 ms, so that six workers on two cores leave the meetings some air. Not by pacing:
+# a step that was frozen would be paced as if it had computed all the while.
+OVERRIDES = (
+    "target.tokens=1000000000000",
+    "membership.renew_s=2",
+    "batch.sequences=32",
+)
 SETTINGS = {
     "threads": 1,
     "host": "127.0.0.1",
@@ -48,7 +54,7 @@ SETTINGS = {
     "serve_s": 20.0,
 }
 QUIET_S = 60.0
-START_S, FINISH_S = 120.0, 120.0
+START_S, FINISH_S = 120.0, 90.0
 POLL_S, SAMPLE_S = 0.2, 10.0
 REST_S, FROZEN_S = (3.0, 8.0), (5.0, 30.0)
 LONG_S = 300.0
@@ -97,7 +103,6 @@ class Soak:
         self._lasts_s = 60 * options.minutes
         overrides = [*OVERRIDES, f"target.minutes={options.minutes}"]
         self._run = RunFile.load(RUN, overrides)
-        self._settings = SETTINGS | {"slowdown": options.slowdown}
         self._nursery = Nursery(folder / "peers")
         self._tail = Tail(folder)
         self._patients: list[Patient] = []
@@ -132,7 +137,7 @@ class Soak:
 
     def _start(self) -> None:
         self._bootstrap = self._nursery.start(
-            "bootstrap", "bootstrap_child", self._run.raw, self._settings
+            "bootstrap", "bootstrap_child", self._run.raw, SETTINGS
         )
         path = self._bootstrap.out / INVITE
         self._await(path.exists, "invite")
@@ -144,7 +149,7 @@ class Soak:
 
     def _fork(self, worker: Worker) -> Child:
         worker.lives.append(Life(time.time()))
-        return self._nursery.start(worker.name, "worker_child", self._invite, self._settings)
+        return self._nursery.start(worker.name, "worker_child", self._invite, SETTINGS)
 
     def _await(self, ready: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + START_S
@@ -266,11 +271,12 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between faults")
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--slowdown", type=float, default=10.0, help="leaves two cores some air")
     parser.add_argument("--out", type=Path, help="keep the run's folder here; it must be new")
     parser.add_argument("--picture", type=Path, help="write an SVG here")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
+    # Whoever ends the soak early must not leave a stopped worker behind: `run` thaws them.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="swarmnet-soak-") as scratch:
         folder = options.out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=options.out is None)

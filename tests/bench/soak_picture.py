@@ -17,7 +17,7 @@ STYLE = (
     ".tick{font-size:12.5px;fill:var(--faint)}.mid{text-anchor:middle}.end{text-anchor:end}"
     ".head{font-weight:600;fill:var(--ink)}.grid{stroke:var(--rule)}.base{stroke:var(--base)}"
     ".sheet{fill:var(--card)}.frozen{fill:var(--card);stroke:var(--accent);stroke-width:1.5}"
-    ".kill{stroke:var(--bad);stroke-width:2.4;stroke-linecap:round}.back{fill:var(--good)}"
+    ".kill{stroke:var(--bad);stroke-width:2.4;stroke-linecap:round}.back{fill:var(--good);stroke:var(--card)}"
     ".bar{fill:var(--accent);opacity:.75}.rss{fill:none;stroke-width:1.6}"
     ".daemon{fill:none;stroke-width:1.2;opacity:.8}.over{fill:var(--after)}</style>"
 )
@@ -54,7 +54,7 @@ def _legend() -> str:
         + _cross(536, y)
         + text((549, y + 4), "killed")
         + _wedge(616, y)
-        + text((628, y + 4), "started again")
+        + text((631, y + 4), "started again")
         + f'<rect class="over" x="734" y="{y - 10}" width="26" height="20"/>'
         + text((768, y + 4), "consensus and serving")
     )
