@@ -83,15 +83,6 @@ MESSAGES = (
     Beat(),
     Get(what="state", first=2),
     Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
-    Call(round=3, phase="train", layout="cd" * 8, nbytes=4096, digest=(RUMOUR,)),
-    Join(round=3, digest=(RUMOUR,)),
-    Roster(round=3, members=(PEER, PEER[:-1])),
-    Lane(leader=PEER, round=3),
-    Got(holds=(0, 1, 47), work=20, done=True),
-    Decide(number=2**61 + 4, seats=(0, 2), works=(20, 2**32 - 1)),
-    Means(number=2**61 + 4),
-    Commit(number=2**61 + 4),
-    Beat(),
 )
 
 
