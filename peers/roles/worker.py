@@ -57,6 +57,8 @@ WAIT_FOR_OTHERS_S = 20.0
 POLL_S = 0.02
 DONOR_TRIES = 5
 """Rounds of asking everybody for state, before a joiner gives up on a swarm that trains."""
+BUSY_MACHINE = 4.0
+"""Seconds that a second of work may take where others work too."""
 SETTLE_S = 2.0
 """Leaving takes five seconds at most; a meeting that lasts longer is left pending."""
 
@@ -309,9 +311,11 @@ class Worker:
 
     def _paced_step(self, progress: float) -> Step:
         """One inner step, as long as it would take on a machine ``slowdown`` times slower."""
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         step = self.trainer.step(progress)
-        took = time.perf_counter() - began
+        # A process that was stopped within the step has not worked for as long as it took.
+        busy_s = BUSY_MACHINE * (time.thread_time() - worked)
+        took = min(time.perf_counter() - began, busy_s)
         self.station.stop.wait((self.station.peer.slowdown - 1) * took)
         return step
 
