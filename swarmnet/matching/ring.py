@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from swarmnet.config import Section
 from swarmnet.matching._order import recent_last, require_member, shared_order
+from swarmnet.matching._pairs import Pairs
 
 
-class Ring:
+class Ring(Pairs):
     """Everybody meets its two neighbours in an order that all compute alike."""
 
     class Config(Section):

@@ -17,9 +17,10 @@ from pydantic import Field
 
 from swarmnet.config import Section
 from swarmnet.matching._order import require_member, shared_order
+from swarmnet.matching._pairs import Pairs
 
 
-class SelfRepellent:
+class SelfRepellent(Pairs):
     """Anybody with anybody, with odds that fall with the meetings of the recent past."""
 
     class Config(Section):
