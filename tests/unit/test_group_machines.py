@@ -7,8 +7,8 @@ import pytest
 from swarmnet.errors import MessageError, PayloadError
 from swarmnet.exchange.gather import Aim, Gathering
 from swarmnet.exchange.group import MAX_DECISIONS, Book, GroupLeader, Seating, agreeing
+from swarmnet.exchange.groupmember import GroupMember, Say, Task
 from swarmnet.exchange.ledger import Decisions
-from swarmnet.exchange.member import GroupMember, Say, Task
 from swarmnet.exchange.pair import End
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Commit, Decide, Got, Have
