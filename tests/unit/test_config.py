@@ -372,3 +372,9 @@ def _paths(value: object) -> list[str]:
     if isinstance(value, dict):
         return [found for inner in value.values() for found in _paths(inner)]
     return [value] if isinstance(value, str) and ("/" in value or "\\" in value) else []
+
+
+@pytest.mark.parametrize("name", ["everyone", "random_groups"])
+def test_the_end_of_a_run_averages_in_pairs(name):
+    with pytest.raises(ConfigError, match='use "hypercube"'):
+        load(with_line(f'consensus = {{matching = "{name}"}}'))
