@@ -125,8 +125,8 @@ class RunConfig(Section):
         _check_choice("consensus.matching", "matching", self.consensus.matching)
         if self.consensus.matching.build("matching").size(3) > 2:
             raise ConfigError(
-                f"consensus.matching = {self.consensus.matching.name!r} meets in groups; the end of "
-                'a run averages in pairs: use "hypercube" or "random_pairs"'
+                f"consensus.matching = {self.consensus.matching.name!r} meets in groups; the end "
+                'of a run averages in pairs: use "hypercube" or "random_pairs"'
             )
         return self
 
