@@ -169,7 +169,7 @@ def order(
     folder: Annotated[Path, typer.Option("--key", help="Folder of `swarmnet bootstrap`.")],
     overrides: Set = [],  # noqa: B006
 ) -> None:
-    """Pause, resume or end a run for everybody, with its owner's key.
+    """Pause a run for everybody, let it go on, or end it, with its owner's key.
 
     Example: [bold]swarmnet order swarm1:... end --key runs/demo-bootstrap[/]
     """
@@ -237,7 +237,7 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
     lines = [
         f"merged model [bold]{evaluation['merged']:.3f}[/] nats per token on held-out text; "
         f"replicas {evaluation['mean_of_peers']:.3f}",
-        f"{summary['steps']} steps a worker, {exchanges['ok']} exchanges, "
+        f"{summary['steps']} steps a worker (median), {exchanges['ok']} exchanges, "
         f"{summary['bytes_sent'] / 1e6:.0f} MB sent, {summary['seconds']:.0f} s",
         f"report: {folder / 'report.html'}   model: {folder / 'model'}",
     ]
@@ -250,11 +250,13 @@ def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
 
 def worker_line(worker: dict[str, Any]) -> str:
     """What one worker did, when not all are alike."""
-    slower = f", {worker['slowdown']:g} times slower" if worker["slowdown"] > 1 else ""
+    marks = [name for name in ("killed", "joined") if worker[name]]
+    if worker["slowdown"] > 1:
+        marks.append(f"{worker['slowdown']:g} times slower")
     stalled = 100 * (worker["stall_fraction"] or 0.0)
     return (
         f"{worker['name']}: {worker['steps']} steps, {worker['met_in_training']} meetings while "
-        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time{slower}"
+        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time" + "".join(f", {mark}" for mark in marks)
     )
 
 

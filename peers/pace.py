@@ -6,6 +6,7 @@ A statistic for people. Nothing in the swarm acts on it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable
 from typing import Any
@@ -47,8 +48,11 @@ def links(story: Story) -> dict[str, Any]:
 
 def _blame(story: Story, lines: Iterable[Record]) -> Blame:
     blame = Blame()
+    died = {worker.name: worker.ended for worker in story.workers if not worker.survived}
     for line in lines:
         partner = story.name_of(line["partner"])
+        if float(line["time"]) >= died.get(partner, math.inf):
+            continue  # that it is silent tells nothing of its links
         if line.get("receive_s"):
             blame.moved(partner, line["peer"], line["payload_bytes"], line["receive_s"])
         if not line.get("called"):

@@ -144,6 +144,8 @@ def _worker(worker: Worker) -> dict[str, Any]:
     return {
         "name": worker.name,
         "slowdown": worker.slowdown,
+        "killed": not worker.survived,
+        "joined": worker.joined,
         "steps": len(worker.steps),
         "tokens": sum(int(line["tokens"]) for line in worker.steps),
         "exchanges": len(met),

@@ -2,9 +2,11 @@
 
 The training thread comes by at every step boundary: it takes the settlements that are due and
 leaves a fresh snapshot. The exchange takes a snapshot when a meeting is agreed and brings back a
-settlement. One snapshot is *out* at a time; while it is out it is immutable, and no new one is
-made. A snapshot that is *kept* is on offer, with its payload being encoded: it stays the one to
-take until something is applied. The lock is held for the copy of a snapshot and for pointer swaps.
+settlement. One snapshot is *out* at a time; while it is out it is immutable, no new one is made,
+and nothing is applied but what brings it back: its own step would carry a correction that came
+between a second time. A snapshot that is *kept* is on offer, with its payload being encoded: it
+stays the one to take until something is applied. The lock is held for the copy of a snapshot and
+for pointer swaps.
 """
 
 from __future__ import annotations
@@ -33,8 +35,10 @@ class Settlement:
 
     apply: Callable[[], None]
     event: ExchangeDone
-    snapshot_step: int
-    returns_snapshot: bool
+    step: int
+    """Inner steps behind the snapshot that it came from."""
+    returns: Snapshot | None
+    """The snapshot that it brings back; None for a correction that comes after its own step."""
 
 
 class Desk:
@@ -45,7 +49,7 @@ class Desk:
         self._wants = wants
         self._lock = threading.Lock()
         self._fresh: Snapshot | None = None
-        self._out = False
+        self._out: Snapshot | None = None
         self._kept = False
         self._due: list[Settlement] = []
         self.wake: Callable[[int, float], None] = lambda step, progress: None
@@ -57,16 +61,26 @@ class Desk:
         asked = time.perf_counter()
         with self._lock:
             self.waited_s += time.perf_counter() - asked
-            due, self._due = self._due, []
-            for settlement in due:
-                settlement.apply()
-                self._out = self._out and not settlement.returns_snapshot
-            self._kept = self._kept and self._fresh is not None and not due
+            applied = self._apply_due()
+            self._kept = self._kept and self._fresh is not None and not applied
             if not self._kept:
-                wanted = self._wants(step, progress) and not self._out
+                wanted = self._wants(step, progress) and self._out is None
                 self._fresh = Snapshot(step, self._subject.capture()) if wanted else None
         self.wake(step, progress)
-        return [replace(s.event, staleness=step - s.snapshot_step) for s in due]
+        return [replace(s.event, staleness=step - s.step) for s in applied]
+
+    def _apply_due(self) -> list[Settlement]:
+        """What brings a snapshot back comes first; the others wait while one is out."""
+        due, self._due, applied = self._due, [], []
+        for settlement in sorted(due, key=lambda s: s.returns is None):
+            if settlement.returns is None and self._out is not None:
+                self._due.append(settlement)
+                continue
+            settlement.apply()
+            applied.append(settlement)
+            if self._out is settlement.returns:
+                self._out = None
+        return applied
 
     def has_snapshot(self) -> bool:
         """Whether there is one to take that no settlement of the next boundary will outdate."""
@@ -87,7 +101,7 @@ class Desk:
     def clear(self) -> None:
         """Training thread: what a snapshot holds has changed its meaning."""
         with self._lock:
-            self._fresh, self._kept = None, False
+            self._fresh, self._kept, self._out = None, False, None
 
     def take(self) -> Snapshot:
         """Exchange: a meeting is agreed; the snapshot is out until its settlement is applied.
@@ -97,7 +111,7 @@ class Desk:
         """
         with self._lock:
             snapshot = self._there()
-            self._fresh, self._kept, self._out = None, False, True
+            self._fresh, self._kept, self._out = None, False, snapshot
             return snapshot
 
     def settle(self, settlement: Settlement) -> None:
@@ -106,9 +120,13 @@ class Desk:
             self._due.append(settlement)
 
     def put_back(self, snapshot: Snapshot) -> None:
-        """Exchange: the meeting came to nothing; an alternate may use the same snapshot."""
+        """Exchange: the meeting came to nothing; an alternate may use the same snapshot.
+
+        One that was out before ``clear`` is nobody's any more.
+        """
         with self._lock:
-            self._fresh, self._out = snapshot, False
+            if self._out is snapshot:
+                self._fresh, self._out = snapshot, None
 
     def _there(self) -> Snapshot:
         if self._fresh is None:

@@ -197,8 +197,8 @@ class Gossip:
 
         def alternate() -> Outbound | None:
             live = self._around.membership.alive(self._around.clock(), ("training",))
-            other = self.window.alternate(live, peer) if phase == "train" else None
-            if other is None:
+            other = self.window.alternate(live, peer)
+            if other is None or phase != "train" or self._meeting is not None:
                 return None
             calls.append(self._place(other, phase, index))
             return calls[-1]
@@ -209,8 +209,8 @@ class Gossip:
             if chosen is not None:
                 await chosen.run()
         finally:
-            self._calling.clear()
             ends = {id(call): self._over(call, chosen) for call in calls}
+            self._calling.clear()
         return ends[id(chosen or calls[0])]
 
     def _place(self, peer: str, phase: Phase, index: int) -> Outbound:
@@ -348,18 +348,24 @@ class Gossip:
         return self._preparation.hooks(meeting, machine, begun)
 
     def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
-        """The stream is closed."""
+        """The stream is closed. The training thread must not see me free before all is settled."""
         meeting.ended = self._around.clock()
-        if self._meeting is meeting:
-            self._meeting = None
+        try:
+            return self._end_of(meeting, machine, session)
+        finally:
+            if self._meeting is meeting:
+                self._meeting = None
+
+    def _end_of(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
         if meeting.incoming is not None:
             meeting.incoming.cancel()
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):
             self._heard(meeting.partner, answer)
+        if meeting.snapshot is None:
+            self._preparation.unused()
         if isinstance(machine, Offerer) and machine.decline is not None:
             self.window.declined(meeting.partner, machine.decline, meeting.ended)
             self.agreement.declined(meeting.partner, machine.decline.reason)
-            self._preparation.declined()
             return End.DECLINED
         self._buffer.give_back(machine.received)
         return self.settling.conclude(meeting, machine, session)

@@ -128,7 +128,7 @@ class GroupHost:
                     witnesses=tuple(peer for peer in others if peer != minutes.leader),
                 )
             )
-        own.desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+        own.desk.settle(Settlement(apply, event, snapshot.step, returns=snapshot))
 
     def _fail(self, minutes: Minutes, event: ExchangeDone) -> None:
         if minutes.snapshot is not None:

@@ -31,7 +31,13 @@ class Outgoing:
         if not subject.ready_made:
             loop = asyncio.get_running_loop()
             self._job = asyncio.ensure_future(offload(self._encode_all, loop))
-            self._job.add_done_callback(lambda _: self._progress.set())
+            self._job.add_done_callback(self._ended)
+
+    def serves(self, snapshot: Snapshot) -> bool:
+        """It is this snapshot's, and encoding has not ended with an error."""
+        job = self._job
+        failed = job is not None and job.done() and (job.cancelled() or job.exception() is not None)
+        return self.snapshot is snapshot and not failed
 
     async def part(self, part: int) -> memoryview:
         """The encoded part, as soon as it exists."""
@@ -43,6 +49,11 @@ class Outgoing:
             await self._progress.wait()
         view: memoryview = self._subject.encode(self.snapshot.vector, part)
         return view
+
+    def _ended(self, job: asyncio.Future[Any]) -> None:
+        if not job.cancelled():
+            job.exception()  # whoever asks for a part is told; nobody may ask
+        self._progress.set()
 
     def _encode_all(self, loop: asyncio.AbstractEventLoop) -> None:
         for part in range(self.parts):

@@ -33,11 +33,11 @@ class Preparation:
             snapshot = self._desk.keep()
             steps = self._window.work(snapshot.step)
             meeting.work = self._subject.effort(steps, self._window.step_s)
-            if self._outgoing is None or self._outgoing.snapshot is not snapshot:
+            if self._outgoing is None or not self._outgoing.serves(snapshot):
                 self._outgoing = Outgoing(self._subject, snapshot, self._around.offload)
 
-    def declined(self) -> None:
-        """Nobody takes it now. A newer snapshot costs nothing; an encoded one is kept."""
+    def unused(self) -> None:
+        """The meeting took no snapshot. A newer one costs nothing, unless this one is encoded."""
         if self._subject.ready_made:
             self._desk.release()
 
@@ -53,7 +53,7 @@ class Preparation:
             same_layout()
             snapshot, outgoing = self._desk.take(), self._outgoing
             meeting.snapshot = snapshot
-            if outgoing is None or outgoing.snapshot is not snapshot:
+            if outgoing is None or not outgoing.serves(snapshot):
                 raise LinkError("the snapshot on offer is outdated")
             meeting.own_act = False
             begun()

@@ -75,11 +75,13 @@ class Session:
     async def withdraw(self, reason: str) -> None:
         """Close, whatever stage it is in; the machine hears ``reason`` if it has not decided."""
         self._machine.lost(reason)
-        if self._sender is not None:
-            self._sender.cancel()
-            with suppress(asyncio.CancelledError, LinkError, PeerFault):
-                await self._sender
-        await self._stream.close()
+        try:
+            if self._sender is not None:
+                self._sender.cancel()
+                with suppress(asyncio.CancelledError, LinkError, PeerFault):
+                    await self._sender
+        finally:
+            await self._stream.close()
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:

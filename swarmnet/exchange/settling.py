@@ -7,11 +7,13 @@ applies what it finds on the desk.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
+from swarmnet.errors import LinkError
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.agreement import Agreement
-from swarmnet.exchange.desk import Desk, Settlement
+from swarmnet.exchange.desk import Desk, Settlement, Snapshot
 from swarmnet.exchange.ledger import Open, Pending
 from swarmnet.exchange.meeting import Meeting, Scheduled
 from swarmnet.exchange.pair import Acceptor, End, Machine
@@ -59,16 +61,20 @@ class Settling:
         """Nobody was free while the window was ripe."""
         event = ExchangeDone(phase="train", outcome="solo", partner="", round=round_)
         if not self._subject.steps_alone:
+            self._desk.release()
             self._window.over(None, None, self._around.clock())
             self._around.emit(event)
             return
-        snapshot = self._desk.take()
+        with suppress(LinkError):  # a boundary in between found that it is not wanted any more
+            self._step_alone(self._desk.take(), event)
+
+    def _step_alone(self, snapshot: Snapshot, event: ExchangeDone) -> None:
 
         def apply() -> None:
             self._subject.apply_solo(snapshot.vector)
 
         self._window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns=snapshot))
 
     def late(self, item: Open[Any], correction: Any) -> None:
         """The partner of an open question had applied."""
@@ -81,7 +87,7 @@ class Settling:
         if item.phase == "consensus":
             self.agreement.met(item.peer, None)
         event = ExchangeDone(phase=item.phase, outcome="late", partner=item.peer, round=item.round)
-        self._desk.settle(Settlement(apply, event, item.step, returns_snapshot=False))
+        self._desk.settle(Settlement(apply, event, item.step, returns=None))
 
     def _met(self, meeting: Meeting, event: ExchangeDone, *, decided: bool) -> None:
         snapshot, correction = meeting.agreed()
@@ -95,7 +101,7 @@ class Settling:
         if meeting.phase == "consensus":
             meeting.scheduled.met = True
             self.agreement.met(meeting.partner, correction.distance)
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns=snapshot))
 
     def _open(self, meeting: Meeting, event: ExchangeDone) -> None:
         """I said HAVE and heard none: my own part now, the correction when the partner tells."""
@@ -118,7 +124,7 @@ class Settling:
 
         self._suspect(meeting.partner)
         self._window.over(snapshot.step, None, self._around.clock())
-        self._desk.settle(Settlement(apply, event, snapshot.step, returns_snapshot=True))
+        self._desk.settle(Settlement(apply, event, snapshot.step, returns=snapshot))
 
     def _failed(self, meeting: Meeting, event: ExchangeDone) -> None:
         self._window.unreachable(meeting.partner)

@@ -44,7 +44,7 @@ class Average:
         return 1
 
     def effort(self, steps: int, step_s: float) -> int:
-        """Steps per thousand seconds; a peer that does not know its pace yet only listens."""
+        """Steps per thousand seconds; 0, the least weight, before the first pace is known."""
         return min(round(1000 / step_s), MAX_EFFORT) if step_s else 0
 
     def shares(self, works: Sequence[int]) -> list[list[float]]:

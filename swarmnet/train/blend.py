@@ -68,8 +68,8 @@ class Frozen:
         self.theta.copy_(theta)
         if not self._arithmetic.outer.sends_theta:
             self._arithmetic.outer.contribution(self.theta, self.sent)
-        self._payload = [None] * len(self._payload)
         self._arithmetic.lane.mark()
+        self._payload = [None] * len(self._payload)
 
     def encoded(self, part: int) -> memoryview | None:
         """The part's payload, if it was made."""
@@ -77,10 +77,11 @@ class Frozen:
 
     def encode(self, part: int) -> memoryview:
         """The part's payload. Unless the payload is ready made, with the lock held."""
-        view = self._payload[part]
+        payload = self._payload  # a capture in between begins another list
+        view = payload[part]
         if view is None:
             span = self._arithmetic.grid.span(part)
-            view = self._payload[part] = self._arithmetic.encode(self.sent[:, span])
+            view = payload[part] = self._arithmetic.encode(self.sent[:, span])
         return view
 
 

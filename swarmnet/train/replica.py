@@ -120,7 +120,7 @@ class Replica:
     def apply_met(self, snapshot: Frozen, correction: Tensor) -> None:
         self._met = True
         self.apply_solo(snapshot)
-        self.apply_late(correction)
+        self._settle(correction)
 
     @torch.no_grad()
     def apply_solo(self, snapshot: Frozen) -> None:
@@ -130,6 +130,10 @@ class Replica:
 
     @torch.no_grad()
     def apply_late(self, correction: Tensor) -> None:
+        self._met = True
+        self._settle(correction)
+
+    def _settle(self, correction: Tensor) -> None:
         self._outer.settle(correction)
         self.theta += correction
         self._spare = [correction]

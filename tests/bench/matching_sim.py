@@ -19,7 +19,8 @@ from swarmnet.cadence.every_h import EveryH
 from swarmnet.config import Choice
 from swarmnet.sim import clock
 from swarmnet.sim.network import Cut, SimNetwork, SimStream
-from swarmnet.sim.peer import PhoneBook, SimOptions, SimPeer, disagreement
+from swarmnet.sim.peer import PhoneBook, SimOptions, SimPeer
+from swarmnet.sim.vector import disagreement
 
 H = 4
 WARM_UP_S = 30.0

@@ -62,7 +62,7 @@ class Swarm(sim.Swarm):
         for peer in peers:
             assert peer.gossip.free, "a meeting is left marked busy"
             assert len(peer.gossip.pending) == 0
-            assert not peer.desk._out, "a snapshot never came back"
+            assert peer.desk._out is None, "a snapshot never came back"
             assert not peer.gossip.decisions._open
         assert self.network.bugs == []
         assert not any(self.network._streams.values()), "a stream was left open"

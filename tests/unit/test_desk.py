@@ -30,8 +30,8 @@ def event(round_=1, outcome="ok"):
     return ExchangeDone(phase="train", outcome=outcome, partner="peerAnnAnn", round=round_)
 
 
-def settlement(apply=lambda: None, snapshot_step=0, returns_snapshot=True, round_=1):
-    return Settlement(apply, event(round_), snapshot_step, returns_snapshot)
+def settlement(apply=lambda: None, step=0, returns=None, round_=1):
+    return Settlement(apply, event(round_), step, returns)
 
 
 @pytest.fixture
@@ -92,32 +92,50 @@ def test_a_fresh_snapshot_follows_the_weights_until_it_is_taken(desk, subject):
 
 def test_settlements_are_applied_once_in_order_and_with_their_staleness(desk):
     desk.boundary(4, 0.0)
-    desk.take()
+    out = desk.take()
     applied = []
-    desk.settle(settlement(lambda: applied.append("late"), 1, returns_snapshot=False, round_=1))
-    desk.settle(settlement(lambda: applied.append("met"), 4, round_=2))
+    desk.settle(settlement(lambda: applied.append("late"), 1, round_=1))
+    desk.settle(settlement(lambda: applied.append("met"), 4, out, round_=2))
     events = desk.boundary(7, 0.0)
-    assert applied == ["late", "met"]
-    assert [(e.round, e.staleness) for e in events] == [(1, 6), (2, 3)]
+    assert applied == ["met", "late"]
+    assert [(e.round, e.staleness) for e in events] == [(2, 3), (1, 6)]
     assert desk.boundary(8, 0.0) == []
-    assert applied == ["late", "met"]
+    assert applied == ["met", "late"]
 
 
-def test_a_late_settlement_does_not_return_the_snapshot_of_another_meeting(desk):
+def test_a_late_correction_waits_until_the_snapshot_is_back(desk):
+    """The meeting's own step, from a snapshot without it, would carry it a second time."""
     desk.boundary(1, 0.0)
-    snapshot = desk.take()
-    desk.settle(settlement(returns_snapshot=False))
-    desk.boundary(2, 0.0)
+    snapshot, applied = desk.take(), []
+    desk.settle(settlement(lambda: applied.append("late")))
+    assert desk.boundary(2, 0.0) == []
     assert not desk.has_snapshot()
-    assert snapshot.step == 1
-    desk.settle(settlement())
+    desk.put_back(snapshot)
+    assert not desk.has_snapshot(), "the correction will outdate it"
+    assert len(desk.boundary(3, 0.0)) == 1
+    assert applied == ["late"]
+    assert desk.take().step == 3
+
+
+def test_a_snapshot_of_another_phase_neither_comes_back_nor_frees_the_one_that_is_out(desk):
+    desk.boundary(1, 0.0)
+    old = desk.take()
+    desk.clear()
+    desk.put_back(old)
+    assert not desk.has_snapshot()
+    desk.boundary(2, 0.0)
+    new = desk.take()
+    desk.put_back(old)
+    desk.settle(settlement(returns=old))
     desk.boundary(3, 0.0)
-    assert desk.has_snapshot()
+    assert not desk.has_snapshot(), "the new one is still out"
+    desk.put_back(new)
+    assert desk.take() is new
 
 
 def test_a_snapshot_that_a_due_settlement_outdates_does_not_count(desk, subject):
     desk.boundary(1, 0.0)
-    desk.settle(settlement(lambda: subject.live.__iadd__(1), returns_snapshot=False))
+    desk.settle(settlement(lambda: subject.live.__iadd__(1)))
     assert not desk.has_snapshot()
     desk.boundary(1, 0.0)
     assert desk.take().vector.tolist() == [1.0] * 4
@@ -162,7 +180,7 @@ def test_two_threads_never_tear_a_snapshot_nor_lose_or_repeat_a_settlement():
             if number % 3 == 2:
                 desk.put_back(snapshot)
             else:
-                desk.settle(settlement(lambda n=number: applied.append(n), snapshot.step))
+                desk.settle(settlement(lambda n=number: applied.append(n), snapshot.step, snapshot))
         done.set()
 
     partner = threading.Thread(target=meet)

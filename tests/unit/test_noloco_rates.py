@@ -43,14 +43,17 @@ def start(setting, theta):
 
 def meet(outer, theta, pairs):
     """One outer step of all replicas at ``theta`` (draws, N, P), in the given pairs."""
-    sent = outer.contribution(theta.flatten())
+    flat = theta.flatten()
+    sent = flat.new_empty(outer.width(), len(flat))
+    outer.contribution(flat, sent)
     vectors = sent.view(-1, *theta.shape)
     index = pairs[None, :, :, None].expand_as(vectors)
-    mean = ((vectors + vectors.gather(2, index)) / 2).flatten()
-    moved = outer.solo(theta.flatten())
-    correction = outer.correction(sent, mean)
+    pull = (vectors.gather(2, index) - vectors) / 2
+    live = flat.clone()
+    outer.solo(flat, live)
+    correction = outer.correction(pull.view_as(sent))
     outer.settle(correction)
-    return theta + (moved + correction).view_as(theta)
+    return (live + correction).view_as(theta)
 
 
 def spread(theta):
