@@ -111,11 +111,12 @@ class Phonebook:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Enter ourselves and read the book once, then keep both up until ``leave``."""
-        self._outlive((await self._lookup(PEERS)).get(self._node.me))
-        await self._publish()
-        await self._read_peers()
-        await self._read_order()
+        """Read the book once, then enter ourselves and keep both up until ``leave``.
+
+        A node of the DHT that hangs costs each look seconds, so there are few, side by side.
+        """
+        await asyncio.gather(self._read_peers(), self._read_order())
+        self._nudged.set()
         self._task = self._loop.create_task(self._keep())
 
     @property
@@ -218,7 +219,7 @@ class Phonebook:
         if book:
             self._lookout.read(now)
         self._outlive(book.get(self._node.me))
-        self._report(now)
+        self._report(self._clock())
 
     async def _read_order(self) -> None:
         self._orders_read = self._clock()

@@ -210,6 +210,7 @@ def test_a_life_that_began_cut_off_goes_above_its_earlier_one_later():
         again = Peer(BOB, shelf, wall_s=-600.0)
         shelf.broken = True
         await again.book.start()
+        await asyncio.sleep(0.1)
         shelf.broken = False
         shelf.entries["peers"][BOB] = old  # the DHT prefers the later expiry of the first life
         await asyncio.sleep(3 * RENEW_S)
