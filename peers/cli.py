@@ -256,7 +256,8 @@ def worker_line(worker: dict[str, Any]) -> str:
     stalled = 100 * (worker["stall_fraction"] or 0.0)
     return (
         f"{worker['name']}: {worker['steps']} steps, {worker['met_in_training']} meetings while "
-        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time" + "".join(f", {mark}" for mark in marks)
+        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time"
+        + "".join(f", {mark}" for mark in marks)
     )
 
 

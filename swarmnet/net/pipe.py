@@ -1,18 +1,17 @@
 """A Unix socket to the daemon, without a buffer of our own between it and whoever reads.
 
-Reading at every piece that comes costs less than letting some gather: the socket holds 208 KiB,
-so a reader that sleeps stops the daemon.
+Every piece is read as it comes, for the socket holds 208 KiB and a reader that sleeps stops the
+daemon; but the pieces are small, so nobody is woken before the buffer is full.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from swarmnet.errors import DeadlinePassed, StreamCut
+from swarmnet.errors import DeadlinePassed, LinkError, StreamCut
 
 SEND_BUFFER_BYTES = 1024 * 1024
 """What the kernel takes ahead of the daemon: a few frames without a wake-up."""
@@ -32,7 +31,8 @@ class Pipe:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._socket = connected
         self._loop = asyncio.get_running_loop()
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self._landing: _Landing | None = None
+        self._room: asyncio.Future[bool] | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -77,19 +77,12 @@ class Pipe:
 
     async def receive_into(self, view: memoryview, deadline_s: float) -> None:
         """The next ``len(view)`` bytes, placed into ``view``."""
-        while view:
-            try:
-                got = self._socket.recv_into(view)
-            except BlockingIOError:
-                if not await self._readable(deadline_s):
-                    raise DeadlinePassed(f"sent nothing for {deadline_s:.1f} s") from None
-            except OSError as error:
-                raise StreamCut("ended while receiving") from error
-            else:
-                if not got:
-                    raise StreamCut("ended early")
-                self.bytes_received += got
-                view = view[got:]
+        landing = self._landing = _Landing(self._socket, view, deadline_s)
+        try:
+            await landing.land()
+        finally:
+            self._landing = None
+            self.bytes_received += len(view) - len(landing.missing)
 
     def close(self) -> None:
         """End both directions at once; what the kernel has taken still arrives."""
@@ -98,30 +91,84 @@ class Pipe:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        for waiting in self._waiting:
-            _settle(waiting, True)
-
-    async def _readable(self, deadline_s: float) -> bool:
-        return await self._until(self._loop.add_reader, self._loop.remove_reader, deadline_s)
+        if self._landing is not None:
+            self._landing.fail(StreamCut("ended while receiving"))
+        if self._room is not None:
+            _settle(self._room, True)
 
     async def _writable(self, deadline_s: float) -> bool:
-        return await self._until(self._loop.add_writer, self._loop.remove_writer, deadline_s)
-
-    async def _until(
-        self, add: Callable[..., None], remove: Callable[..., object], deadline_s: float
-    ) -> bool:
-        """Whether the socket was ready before the deadline: cheaper than ``asyncio.timeout``."""
-        ready: asyncio.Future[bool] = self._loop.create_future()
-        timer = self._loop.call_later(deadline_s, _settle, ready, False)
-        add(self._socket, _settle, ready, True)
-        self._waiting.add(ready)
+        """Whether there was room before the deadline: cheaper than ``asyncio.timeout``."""
+        room: asyncio.Future[bool] = self._loop.create_future()
+        self._room = room
+        timer = self._loop.call_later(deadline_s, _settle, room, False)
+        self._loop.add_writer(self._socket, _settle, room, True)
         try:
-            return await ready
+            return await room
         finally:
             timer.cancel()
-            self._waiting.discard(ready)
+            self._room = None
             if self._socket.fileno() >= 0:
-                remove(self._socket)
+                self._loop.remove_writer(self._socket)
+
+
+class _Landing:
+    """A buffer that fills as pieces come; whoever waits is woken once, when it is over."""
+
+    def __init__(self, connected: socket.socket, view: memoryview, deadline_s: float) -> None:
+        self.missing = view
+        self._socket = connected
+        self._deadline_s = deadline_s
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._moved_at = self._loop.time()
+        if not view:
+            self._over.set_result(None)
+
+    async def land(self) -> None:
+        """Raises StreamCut, DeadlinePassed."""
+        self._take()
+        if not self._over.done():
+            await self._wait()
+        self._over.result()
+
+    async def _wait(self) -> None:
+        self._timer = self._loop.call_later(self._deadline_s, self._look)
+        self._loop.add_reader(self._socket, self._take)
+        try:
+            await self._over
+        finally:
+            self._timer.cancel()
+            if self._socket.fileno() >= 0:
+                self._loop.remove_reader(self._socket)
+
+    def fail(self, error: LinkError) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
+
+    def _take(self) -> None:
+        """One piece, if there is one: for the next one the loop calls again."""
+        if self._over.done():
+            return
+        try:
+            got = self._socket.recv_into(self.missing)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.fail(StreamCut(f"ended while receiving: {error.strerror}"))
+            return
+        if not got:
+            self.fail(StreamCut("ended early"))
+            return
+        self.missing, self._moved_at = self.missing[got:], self._loop.time()
+        if not self.missing:
+            self._over.set_result(None)
+
+    def _look(self) -> None:
+        left_s = self._moved_at + self._deadline_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self.fail(DeadlinePassed(f"sent nothing for {self._deadline_s:.1f} s"))
 
 
 def _settle(waiting: asyncio.Future[bool], ready: bool) -> None:
