@@ -19,7 +19,7 @@ class Codec(Protocol):
 
     @property
     def as_is(self) -> bool:
-        """The payload of a float32 vector in CPU memory is that memory: encoding is free."""
+        """The payload of a float32 vector in CPU memory is that memory: coding is free."""
         ...
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> bytes | memoryview:
@@ -31,10 +31,11 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, payload: memoryview, out: Tensor) -> None:
-        """Fill ``out``, (P,) contiguous, in its own dtype and on its own device.
+    def decode(self, payload: memoryview, out: Tensor) -> Tensor:
+        """The values, (P,) in the dtype of ``out`` and on its device; read only.
 
-        All checks come before the first write: after an error ``out`` is untouched.
+        They are in ``out``, which is contiguous, or in the payload's own memory. All checks come
+        before the first write: after an error ``out`` is untouched.
 
         Raises:
             PayloadError: not exactly ``nbytes(P)`` bytes, or values that would not be finite.

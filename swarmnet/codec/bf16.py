@@ -26,11 +26,11 @@ class BFloat16:
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
         return lend(to_host(vector.detach().to(torch.bfloat16).contiguous()))
 
-    def decode(self, payload: memoryview, out: Tensor) -> None:
+    def decode(self, payload: memoryview, out: Tensor) -> Tensor:
         require_size(payload, self.nbytes(out.numel()))
         values = borrow(payload, torch.bfloat16)
         require_finite(values, out.dtype)
-        out.copy_(values)
+        return out.copy_(values)
 
     def nbytes(self, numel: int) -> int:
         return 2 * numel

@@ -24,11 +24,12 @@ class Raw:
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
         return lend(to_host(vector.detach().to(self._dtype).contiguous()))
 
-    def decode(self, payload: memoryview, out: Tensor) -> None:
+    def decode(self, payload: memoryview, out: Tensor) -> Tensor:
         require_size(payload, self.nbytes(out.numel()))
         values = borrow(payload, self._dtype)
         require_finite(values, out.dtype)
-        out.copy_(values)
+        in_place = values.dtype == out.dtype and out.device.type == "cpu"
+        return values if in_place else out.copy_(values)
 
     def nbytes(self, numel: int) -> int:
         return numel * self._dtype.itemsize

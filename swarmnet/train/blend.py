@@ -21,6 +21,9 @@ from swarmnet.reduce import Reduce
 from swarmnet.train.grid import Grid
 from swarmnet.train.lane import Lane
 
+MEASURED = 1 << 14
+"""Values of each part from which the distance to the others is estimated."""
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -103,15 +106,13 @@ class ReplicaBlend:
         members = list(works)
         rows = arithmetic.outer.shares(list(works.values()))
         self._shares = [dict(zip(members, row, strict=True)) for row in rows]
-        self._squares = 0.0
+        self._squares, self._compared = 0.0, 0
         self._missing = set(range(arithmetic.grid.parts))
 
     def take(self, part: int, payloads: Mapping[str, memoryview]) -> None:
         with self._a.working():
             own, others = self._own(part), self._decode(part, payloads)
-            pull = self._vector[self._a.grid.span(part)].view(1, -1)
-            if len(own) > 1:
-                pull = torch.empty_like(own)
+            pull = self._room(part, own)
             for row in range(len(own)):
                 theirs = [values[row] for values in others.values()]
                 weights = [self._shares[row][peer] for peer in (self._me, *others)]
@@ -135,14 +136,13 @@ class ReplicaBlend:
 
     def adopt(self, part: int, mean: memoryview) -> None:
         with self._a.working():
-            [pull] = self._decode(part, {"": mean}).values()
-            self._settle(part, pull.sub_(self._own(part)))
+            [fused], own = self._decode(part, {"": mean}).values(), self._own(part)
+            self._settle(part, torch.sub(fused, own, out=self._room(part, own)))
 
     def finish(self) -> Correction:
         for part in self._missing:
             self._vector[self._a.grid.span(part)] = 0.0
-        compared = self._vector.numel() * max(1, len(self._shares[0]) - 1)
-        return Correction(self._vector, (self._squares / compared) ** 0.5)
+        return Correction(self._vector, (self._squares / max(1, self._compared)) ** 0.5)
 
     def _own(self, part: int) -> Tensor:
         """My contribution as everybody decodes it: (width, n)."""
@@ -151,14 +151,19 @@ class ReplicaBlend:
         return self._decode(part, {self._me: self._frozen.encode(part)})[self._me]
 
     def _decode(self, part: int, payloads: Mapping[str, memoryview]) -> dict[str, Tensor]:
-        """(width, n) of each payload, in the order of ids."""
+        """(width, n) of each payload, in the order of ids; read only."""
         grid = self._a.grid
         decoded = {}
         for peer in sorted(payloads):
             out = self._vector.new_empty(grid.values(part))
-            self._a.codec.decode(payloads[peer], out)
-            decoded[peer] = out.view(grid.width, -1)
+            values = self._a.codec.decode(payloads[peer], out)
+            decoded[peer] = values.view(grid.width, -1)
         return decoded
+
+    def _room(self, part: int, own: Tensor) -> Tensor:
+        """Where the pull of a part is formed: of one row in its final place."""
+        place = self._vector[self._a.grid.span(part)].view(1, -1)
+        return place if len(own) == 1 else torch.empty_like(own)
 
     def _settle(self, part: int, pull: Tensor) -> None:
         """``pull`` may be the place where its correction belongs."""
@@ -169,7 +174,7 @@ class ReplicaBlend:
         self._missing.discard(part)
 
     def _measure(self, own: Tensor, others: list[Tensor]) -> None:
-        """``others`` are used up."""
         for theirs in others:
-            difference = theirs.sub_(own)
+            difference = theirs[:MEASURED] - own[:MEASURED]
             self._squares += float(torch.dot(difference, difference))
+            self._compared += len(difference)

@@ -69,8 +69,8 @@ def through(codec, vector, seed):
     """What everybody, the sender included, decodes."""
     out = torch.empty_like(vector)
     generator = torch.Generator().manual_seed(seed)
-    codec.decode(memoryview(codec.encode(vector.reshape(-1), generator)), out.view(-1))
-    return out
+    payload = memoryview(codec.encode(vector.reshape(-1), generator))
+    return codec.decode(payload, out.view(-1)).view_as(vector)
 
 
 def combined(sent):

@@ -69,6 +69,8 @@ def test_exchange_cost_is_that_of_workers_that_nobody_slowed():
     assert summarise(lines)["workers"][0] == {
         "name": "slow",
         "slowdown": 10.0,
+        "killed": False,
+        "joined": False,
         "steps": 1,
         "tokens": 1,
         "exchanges": 0,
