@@ -123,8 +123,9 @@ def after_loss(table: Table, state: State) -> State:
 def pairs() -> set[tuple[State, State]]:
     """(offerer, acceptor) for all moments of an accepted meeting at which its stream is open."""
     Moment = tuple[State, State, tuple[Event, ...], tuple[Event, ...]]
-    begin: Moment = (State.OFFERED, State.NEW, (), (Event.START,))
-    queue, seen = [begin], {begin}
+    at_once: Moment = (State.OFFERED, State.NEW, (), (Event.START,))
+    held: Moment = (State.OFFERED, State.NEW, (Event.HOLD,), (Event.START,))
+    queue, seen = [at_once, held], {at_once, held}
     while queue:
         offerer, acceptor, to_offerer, to_acceptor = queue.pop()
         found = [

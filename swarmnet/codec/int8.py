@@ -35,18 +35,14 @@ class Int8:
         self.config = config
 
     def encode(self, vector: Tensor, generator: torch.Generator) -> memoryview:
-        block, vector = self.config.block, vector.detach()
-        payload = torch.empty(self.nbytes(vector.numel()), dtype=torch.uint8, device=vector.device)
-        scales, levels = self._parts(payload, vector.numel())
-        step = SPAN // block * block
-        for start in range(0, vector.numel(), step):
-            part = vector[start : start + step].float()
-            size, blocks = part.numel(), self._blocks(part.numel())
-            if size < blocks * block:
-                part = torch.nn.functional.pad(part, (0, blocks * block - size))
-            part_scales, part_levels = _quantise(part.view(blocks, block), generator)
-            scales[start // block :][:blocks] = part_scales
-            levels[start:][:size] = part_levels.view(-1)[:size]
+        numel, block, values = vector.numel(), self.config.block, vector.detach().float()
+        payload = torch.empty(self.nbytes(numel), dtype=torch.uint8, device=vector.device)
+        scales, levels = self._parts(payload, numel)
+        whole = numel // block
+        if whole:
+            _quantise(values[: whole * block], levels[: whole * block], scales[:whole], generator)
+        if whole * block < numel:
+            _quantise(values[whole * block :], levels[whole * block :], scales[whole:], generator)
         return lend(to_host(payload))
 
     def decode(self, payload: memoryview, out: Tensor) -> Tensor:
@@ -55,10 +51,14 @@ class Int8:
         require_range(scales, 0.0, MAX_SCALE)
         scales = scales.to(out.device)
         block, numel = self.config.block, out.numel()
-        out.copy_(levels)
-        whole = numel // block
-        out[: whole * block].view(whole, block).mul_(scales[:whole, None])
-        out[whole * block :].mul_(scales[-1])
+        step = SPAN // block * block
+        for start in range(0, numel, step):
+            place = out[start : start + step]
+            place.copy_(levels[start : start + step])
+            whole = len(place) // block
+            own_scales = scales[start // block :][: whole + 1]
+            place[: whole * block].view(whole, block).mul_(own_scales[:whole, None])
+            place[whole * block :].mul_(own_scales[-1])
         return out
 
     def nbytes(self, numel: int) -> int:
@@ -73,24 +73,33 @@ class Int8:
         return payload[:head].view(torch.float32), payload[head:].view(torch.int8)
 
 
-def _quantise(blocks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(scales (n,), whole-numbered levels (n, block) as float32) of (n, block) float32."""
-    scales = blocks.abs().amax(dim=1).div_(LEVELS)
+def _quantise(values: Tensor, levels: Tensor, scales: Tensor, generator: torch.Generator) -> None:
+    """Fill ``scales`` (n,) and ``levels`` from float32 ``values``: n equal blocks."""
+    blocks, levels = values.view(len(scales), -1), levels.view(len(scales), -1)
+    torch.maximum(blocks.amax(dim=1), blocks.amin(dim=1).neg_(), out=scales)
+    scales.div_(LEVELS)
     # Below the smallest normal float the reciprocal overflows; such a block counts as zero.
     scales.masked_fill_(scales < torch.finfo(torch.float32).tiny, 0.0)
-    inverse = scales.reciprocal().masked_fill_(scales == 0.0, 0.0)
-    noise = _noise(blocks, generator)
+    inverse = scales.reciprocal().masked_fill_(scales == 0.0, 0.0)[:, None]
+    octets = _octets(values, generator).view_as(blocks)
     # The noise keeps half a grain of distance to 0 and 1: a product that was rounded up or down
     # does not carry the largest magnitude over its level.
-    return scales, torch.addcmul(noise, blocks, inverse[:, None]).floor_()
+    half = values.new_tensor(0.5 / GRAINS)
+    rows = max(1, SPAN // blocks.shape[1])
+    place = blocks.new_empty(min(rows, len(blocks)), blocks.shape[1])
+    for start in range(0, len(blocks), rows):
+        span = slice(start, start + rows)
+        noise = place[: len(blocks[span])]
+        torch.add(half, octets[span], alpha=1 / GRAINS, out=noise)
+        torch.addcmul(noise, blocks[span], inverse[span], out=noise)
+        levels[span] = noise.floor_()
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform in the middles of ``GRAINS`` grains of [0, 1], shaped and placed like ``like``.
+def _octets(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A uniform byte for each value of ``like``, on its device.
 
     One 64-bit draw gives eight of them, which costs an eighth of ``torch.rand``.
     """
     draws = torch.empty(-(-like.numel() // 8), dtype=torch.int64, device=generator.device)
     draws.random_(-(2**63), None, generator=generator)
-    octets = draws.view(torch.uint8)[: like.numel()].to(like.device).view_as(like)
-    return torch.add(like.new_tensor(0.5 / GRAINS), octets, alpha=1 / GRAINS)
+    return draws.view(torch.uint8)[: like.numel()].to(like.device)

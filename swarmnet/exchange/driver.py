@@ -37,6 +37,7 @@ from swarmnet.wire.messages import (
     DeclineReason,
     Digest,
     Hint,
+    Hold,
     Offer,
     Phase,
 )
@@ -66,6 +67,8 @@ class Gossip:
         self.paused = False
         self._round = incarnation << ROUND_BITS
         self._calling: set[str] = set()
+        self._held: str | None = None
+        self._stepped = asyncio.Event()
         self._meeting: Meeting | None = None
         self._wake = asyncio.Event()
         self._buffer = ReceiveBuffer()
@@ -137,7 +140,8 @@ class Gossip:
 
     @property
     def free(self) -> bool:
-        return not self._calling and self._meeting is None and self.circle.free
+        engaged = self._calling or self._held or self._meeting
+        return not engaged and self.circle.free
 
     @property
     def can_offer(self) -> bool:
@@ -150,6 +154,8 @@ class Gossip:
 
     def _boundary(self, step: int, progress: float) -> None:
         self.window.boundary(step, progress, self._around.clock())
+        self._stepped.set()
+        self._stepped.clear()
         self._wake.set()
 
     async def _turn(self) -> float | None:
@@ -198,7 +204,8 @@ class Gossip:
         def alternate() -> Outbound | None:
             live = self._around.membership.alive(self._around.clock(), ("training",))
             other = self.window.alternate(live, peer)
-            if other is None or phase != "train" or self._meeting is not None:
+            held = calls[0].machine.held
+            if other is None or phase != "train" or self._meeting is not None or held:
                 return None
             calls.append(self._place(other, phase, index))
             return calls[-1]
@@ -217,6 +224,7 @@ class Gossip:
         self._round += 1
         self._calling.add(peer)
         meeting = self._new_meeting(phase, peer, self._round, called=True)
+        waits = phase == "train" and self._calling == {peer}  # a rival is called to save time
         offer = Offer(
             round=self._round,
             phase=phase,
@@ -224,6 +232,7 @@ class Gossip:
             layout=meeting.layout,
             nbytes=self._subject.nbytes,
             work=meeting.work,
+            patience_s=self.window.patience_s if waits else 0.0,
             digest=self._digest(),
             hints=self.window.hints(peer, self._around.clock()),
         )
@@ -256,6 +265,8 @@ class Gossip:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
             self._heard(peer, offer)
             reason = self._refusal(peer, offer) or (None if self.circle.free else "busy")
+            if reason == "early" and self._may_hold(offer):
+                reason = await self._hold(stream, offer)
             if reason is None:
                 await self._accept(stream, offer)
                 return
@@ -265,6 +276,26 @@ class Gossip:
                 await stream.receive(links.deadline_s(peer))  # the offerer reads last and closes
         finally:
             await stream.close()
+
+    def _may_hold(self, offer: Offer) -> bool:
+        """Whether I am free when my window opens, within the caller's patience."""
+        return self.free and self.window.opens_within(offer.patience_s, self._around.clock())
+
+    async def _hold(self, stream: FrameStream, offer: Offer) -> DeclineReason | None:
+        """Let the caller wait until my window opens; why it is declined after all, or None."""
+        self._held = stream.peer
+        try:
+            await stream.send(
+                Hold(round=offer.round).frame(), self._around.links.deadline_s(stream.peer)
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(offer.patience_s):
+                    while (reason := self._refusal(stream.peer, offer)) == "early":
+                        await self._stepped.wait()
+                    return reason
+            return "early"
+        finally:
+            self._held = None
 
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer
@@ -307,6 +338,7 @@ class Gossip:
         # With a rival called as well nothing is crossed: it may accept at any moment.
         crossed = self._calling == {peer} and peer < self._around.transport.me
         busy = self._meeting is not None or (bool(self._calling) and not crossed)
+        busy = busy or self._held not in (None, peer)
         if self.stance == "consensus":
             busy = busy or not self._desk.has_snapshot()
             return self.agreement.refuses(peer, offer.index, self.scheduled, busy=busy)

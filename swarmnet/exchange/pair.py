@@ -13,12 +13,13 @@ from typing import ClassVar
 from swarmnet.errors import MessageError, PayloadError
 from swarmnet.exchange.states import ACCEPTOR, ENDS, OFFERER, Do, End, Event, Say, State, Table
 from swarmnet.wire import Frame, Kind
-from swarmnet.wire.messages import Accept, Decline, Have, Offer
+from swarmnet.wire.messages import Accept, Decline, Have, Hold, Offer
 
 __all__ = ["Acceptor", "Action", "Do", "End", "Machine", "Offerer", "Reserve", "Send"]
 
 EVENTS = {
     Kind.ACCEPT: Event.ACCEPT,
+    Kind.HOLD: Event.HOLD,
     Kind.DECLINE: Event.DECLINE,
     Kind.PART: Event.PART,
     Kind.HAVE: Event.HAVE,
@@ -125,8 +126,16 @@ class Offerer(_Side):
         self.accept: Accept | None = None
         self.decline: Decline | None = None
 
+    @property
+    def held(self) -> bool:
+        """The acceptor asked for patience, and has not said more yet."""
+        return self.state is State.HELD
+
     def _read(self, frame: Frame) -> None:
-        if frame.kind is Kind.DECLINE:
+        if frame.kind is Kind.HOLD:
+            if Hold.parse(frame).round != self.offer.round:
+                raise MessageError("HOLD names another round than this meeting's")
+        elif frame.kind is Kind.DECLINE:
             self.decline = Decline.parse(frame)
             self.reason = self.decline.reason
         elif frame.kind is Kind.ACCEPT:

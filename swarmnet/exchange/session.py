@@ -10,7 +10,7 @@ from typing import Any
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
 from swarmnet.exchange.links import Links
-from swarmnet.exchange.pair import Action, Do, End, Machine, Send
+from swarmnet.exchange.pair import Action, Do, End, Machine, Offerer, Send
 from swarmnet.exchange.payload import Outgoing
 from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
@@ -52,6 +52,7 @@ class Session:
         self.cut = False
         """The stream ended under us, by the network or by the partner's own will."""
         self._deadline_s = links.deadline_s(stream.peer)
+        self._now = asyncio.get_running_loop().time
 
     async def ask(self) -> bool:
         """An offerer's first words, until the partner has answered. True: ``run`` may go on.
@@ -94,8 +95,11 @@ class Session:
 
     async def _hear_answer(self) -> None:
         await self._perform(self._begin())
-        answer = await self._receive(self._links.answer_s(self._stream.peer))
-        self._next = self._machine.on_frame(answer)
+        deadline_s = self._links.answer_s(self._stream.peer)
+        self._next = self._machine.on_frame(await self._receive(deadline_s))
+        if isinstance(self._machine, Offerer) and self._machine.held:
+            deadline_s += self._machine.offer.patience_s
+            self._next = self._machine.on_frame(await self._receive(deadline_s))
         if self._machine.end is End.DECLINED:
             self._links.learn(self._stream.peer, self.timing)
 
@@ -140,28 +144,26 @@ class Session:
                 await self._send(Frame(Kind.PART, await item.part(part)))
 
     async def _send(self, frame: Frame) -> None:
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
+        asked = self._now()
         try:
             await self._stream.send(frame, self._deadline_s)
         except DeadlinePassed:
-            self.timing.gave_up(asked, loop.time())
+            self.timing.gave_up(asked, self._now())
             raise
         self.bytes_sent += frame.wire_bytes
-        self.timing.sent(frame, loop.time())
+        self.timing.sent(frame, self._now())
 
     async def _receive(self, deadline_s: float) -> Frame:
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
+        asked = self._now()
         if self._sender is not None and self._sender.done():
             self._sender.result()
         try:
             frame = await self._stream.receive(deadline_s, self._machine.landing)
         except DeadlinePassed:
-            self.timing.gave_up(asked, loop.time())
+            self.timing.gave_up(asked, self._now())
             raise
         self.bytes_received += frame.wire_bytes
-        self.timing.received(frame, asked, loop.time())
+        self.timing.received(frame, asked, self._now())
         return frame
 
     async def _await_close(self) -> None:

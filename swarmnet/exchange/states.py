@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. The *offerer* opens a stream and says OFFER; the *acceptor* answers ACCEPT or DECLINE.
+1. The *offerer* opens a stream and says OFFER; the *acceptor* answers ACCEPT or DECLINE, or HOLD
+   and one of the two when its window has opened.
 2. After ACCEPT both send their payload, in PART frames, at the same time.
 3. The offerer says HAVE when it holds the acceptor's payload and found it sound. The acceptor
    says HAVE only after it holds the offerer's payload *and* the offerer's HAVE.
@@ -37,6 +38,8 @@ class State(Enum):
     NEW = "New"
     OFFERED = "Offered"
     """I called; whether we meet is the other's choice."""
+    HELD = "Held"
+    """It will meet me as soon as its window opens."""
     COLLECTING = "Collecting"
     """Agreed: both payloads are under way."""
     CHECKING = "Checking"
@@ -60,6 +63,7 @@ class Event(Enum):
 
     START = "start"
     ACCEPT = "ACCEPT"
+    HOLD = "HOLD"
     DECLINE = "DECLINE"
     PART = "PART"
     LAST_PART = "last PART"
@@ -119,6 +123,10 @@ OFFERER: Table = MappingProxyType(
         (S.OFFERED, E.ACCEPT): Row(S.COLLECTING, (Do.SEND_PAYLOAD,)),
         (S.OFFERED, E.DECLINE): Row(S.DECLINED, (Do.CLOSE,)),
         (S.OFFERED, E.LOST): Row(S.FAILED),
+        (S.OFFERED, E.HOLD): Row(S.HELD),
+        (S.HELD, E.ACCEPT): Row(S.COLLECTING, (Do.SEND_PAYLOAD,)),
+        (S.HELD, E.DECLINE): Row(S.DECLINED, (Do.CLOSE,)),
+        (S.HELD, E.LOST): Row(S.FAILED),
         (S.COLLECTING, E.PART): Row(S.COLLECTING),
         (S.COLLECTING, E.LAST_PART): Row(S.CHECKING, (Do.VERIFY,)),
         (S.COLLECTING, E.LOST): Row(S.FAILED),

@@ -94,6 +94,8 @@ class Timing:
         if self.awaits_answer:
             self.answer_s = now - self.began
             self._agreed_at = now
+        elif frame.kind in (Kind.ACCEPT, Kind.DECLINE):
+            self._agreed_at = now  # after a HOLD: how long that took is not the link's doing
         else:
             self.longest_s = max(self.longest_s, now - asked)
         if frame.kind is Kind.PART:

@@ -31,6 +31,9 @@ TRUST, SOON, GAP, HOLD = 0.3, 0.5, 0.25, 0.6
 to be free for ``TRUST`` after its window opened; nobody else is asked while an opening is known
 that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step apart, the first after
 a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
+HOLD_ON, SURELY = 0.7, 0.8
+"""In halves of a window, how long I wait for a partner that says HOLD; it says so when it believes
+to open within this share of that time."""
 PAUSE_STEPS = 0.15
 """Between a call in vain and the next: many may have called the same peer at the same time."""
 SHORTEST_CALL_S = 1.0
@@ -132,6 +135,15 @@ class Window:
         since = 0 if busy else self._pace.steps_since
         elapsed_s = 0.0 if self._boundary_at is None else now - self._boundary_at
         return max(0.0, self._steps_to_open(since) * self._step_s - elapsed_s)
+
+    @property
+    def patience_s(self) -> float:
+        """For how long I wait for one partner's window to open."""
+        return HOLD_ON * self._half_s
+
+    def opens_within(self, patience_s: float, now: float) -> bool:
+        """Whether an offer will surely be welcome so soon: steps do not all last as long."""
+        return self._step_s > 0 and self.opens_in(now, busy=False) < SURELY * patience_s
 
     def next(self, live: Sequence[str], now: float) -> Decision:
         """What a free peer with a snapshot does now, given who is alive."""

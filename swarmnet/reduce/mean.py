@@ -40,9 +40,12 @@ class Mean:
         if not others:
             out.zero_()
             return
-        torch.sub(others[0], own, out=out).mul_(weights[1] / total)
-        for other, weight in zip(others[1:], weights[2:], strict=True):
-            out.add_((other - own).mul_(weight / total))
+        for start in range(0, len(out), SPAN):
+            span = slice(start, start + SPAN)
+            mine, place = own[span], out[span]
+            torch.sub(others[0][span], mine, out=place).mul_(weights[1] / total)
+            for other, weight in zip(others[1:], weights[2:], strict=True):
+                place.add_((other[span] - mine).mul_(weight / total))
 
 
 def _total(members: int, weights: Sequence[float]) -> float:

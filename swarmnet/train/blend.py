@@ -38,6 +38,11 @@ class Arithmetic:
     lock: threading.Lock = field(default_factory=threading.Lock)
     """The thread of a cancelled meeting may still be here when the next meeting comes."""
 
+    @property
+    def ready_made(self) -> bool:
+        """A payload is the snapshot's own memory. Only that of the CPU can be lent to a socket."""
+        return self.codec.as_is and self.generator.device.type == "cpu"
+
     def encode(self, values: Tensor) -> memoryview:
         """A part's payload; ``values`` is (width, n)."""
         flat = values.reshape(-1)
@@ -72,7 +77,8 @@ class Frozen:
         if not self._arithmetic.outer.sends_theta:
             self._arithmetic.outer.contribution(self.theta, self.sent)
         self._arithmetic.lane.mark()
-        self._payload = [None] * len(self._payload)
+        if not self._arithmetic.ready_made:
+            self._payload = [None] * len(self._payload)
 
     def encoded(self, part: int) -> memoryview | None:
         """The part's payload, if it was made."""

@@ -6,7 +6,7 @@ from swarmnet.codec import Codec
 from swarmnet.wire.frame import PART_BYTES
 
 PART_VALUES = PART_BYTES // 4
-"""Values per part: the float32 of a few parts fit into a core's cache together."""
+"""Values per part, however few bytes a codec makes of each."""
 
 
 class Grid:

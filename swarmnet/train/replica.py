@@ -85,8 +85,7 @@ class Replica:
 
     @property
     def ready_made(self) -> bool:
-        """Only memory of the CPU can be lent to a socket."""
-        return self.rules.codec.as_is and self.theta.device.type == "cpu"
+        return self._arithmetic.ready_made
 
     @property
     def snapshot_bytes(self) -> int:
@@ -98,14 +97,13 @@ class Replica:
         self._frozen[0].capture(self.theta)
         return self._frozen[0]
 
-    @torch.no_grad()
     def encode(self, snapshot: Frozen, part: int) -> memoryview:
         # The loop sends while parts of another payload are reduced: it must not wait for those.
-        if self.ready_made:
-            return snapshot.encode(part)
         made = snapshot.encoded(part)
         if made is not None:
             return made
+        if self.ready_made:
+            return snapshot.encode(part)
         with self._arithmetic.working():
             return snapshot.encode(part)
 

@@ -124,7 +124,8 @@ class Offer(Message):
 
     ``index`` counts rounds of a scheduled matching and is 0 in training. ``layout`` hashes
     everything that both sides must agree on for the payload to make sense. ``work``: the inner
-    steps behind the displacement that the payload holds.
+    steps behind the displacement that the payload holds. ``patience_s``: so long I wait for your
+    window to open, once you said HOLD.
     """
 
     kind = Kind.OFFER
@@ -134,6 +135,7 @@ class Offer(Message):
     layout: Hex
     nbytes: Count
     work: Work = 0
+    patience_s: Seconds = 0.0
     digest: Digest | None = None
     hints: Hints = ()
 
@@ -162,6 +164,13 @@ DeclineReason = Literal[
     "applied",
     "dropped",
 ]
+
+
+class Hold(Message):
+    """Not yet, but within your patience, and with nobody before you: ACCEPT follows, or DECLINE."""
+
+    kind = Kind.HOLD
+    round: Count
 
 
 class Decline(Message):

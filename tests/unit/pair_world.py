@@ -5,7 +5,8 @@ event at a time; a shell may read on while it checks a payload, or wait. Faults:
 cannot be reached, memory that cannot be reserved, a cut of the stream that keeps any number of the
 frames in flight either way, a deadline on either side while frames are still under way, a verify
 that fails, a crash of either side, a restart of the acceptor with its ledger or without, the same
-round offered again on a second stream, an ASK at any time, an ASK whose answer is lost.
+round offered again on a second stream, an ASK at any time, an ASK whose answer is lost. An offer
+may be held for any time before it is answered.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from swarmnet.exchange.ledger import Decisions
 from swarmnet.exchange.pair import Acceptor, Do, End, Offerer, Send
 from swarmnet.exchange.states import State
 from swarmnet.wire import Frame, Kind
-from swarmnet.wire.messages import Accept, Decline, Offer
+from swarmnet.wire.messages import Accept, Decline, Hold, Offer
 
 ANN = "peerAnnAnn"
 ROUND = 7
@@ -49,13 +50,15 @@ class Side:
     """One end of one stream: a machine in its session, until it closed."""
 
     machine: Offerer | Acceptor | None = None
+    held: Frame | None = None
+    """The offer that waits for an acceptor's window to open."""
     verifying: bool = False
     closed: bool = False
 
     def key(self):
         m = self.machine
         if m is None or self.closed:  # how it came to be closed changes nothing any more
-            return self.closed
+            return (self.closed, self.held is not None)
         return (m.state, m.filled, self.verifying)
 
 
@@ -165,6 +168,10 @@ class World:
                 continue
             if side.verifying:
                 yield (False, "verified", i, name)
+            if side.held is not None:
+                yield (False, "open_window", i)
+            if queue and queue[0].kind is Kind.OFFER:
+                yield (True, "hold", i)
             if queue:
                 yield (False, "deliver", i, name)
                 yield (True, "starve", i, name)
@@ -205,6 +212,17 @@ class World:
             self._answer(i, frame)
         else:
             self._perform(i, name, side.machine.on_frame(frame))
+
+    def hold(self, i):
+        stream = self.streams[i]
+        stream.acceptor.held, *rest = stream.to_acceptor
+        stream.to_acceptor = tuple(rest)
+        self._send(i, "acceptor", Hold(round=ROUND).frame())
+
+    def open_window(self, i):
+        side = self.streams[i].acceptor
+        frame, side.held = side.held, None
+        self._answer(i, frame)
 
     def _answer(self, i, frame):
         """What the driver does with an offer."""
@@ -310,7 +328,7 @@ class World:
     def _close(self, i, name):
         stream = self.streams[i]
         side = getattr(stream, name)
-        side.closed, side.verifying = True, False
+        side.closed, side.verifying, side.held = True, False, None
         setattr(stream, f"to_{name}", ())
         machine = side.machine
         if isinstance(machine, Offerer) and machine.end is End.PENDING:

@@ -13,7 +13,7 @@ from swarmnet.errors import MessageError, PayloadError, PeerFault
 from swarmnet.exchange.pair import Acceptor, Do, End, Offerer, Send
 from swarmnet.exchange.states import ACCEPTOR, ENDS, OFFERER, Event, State
 from swarmnet.wire import Frame, Kind
-from swarmnet.wire.messages import Accept, Decline, Have
+from swarmnet.wire.messages import Accept, Decline, Have, Hold
 from tests.unit.pair_world import ACCEPT, NBYTES, OFFER, PART, ROUND, World, explore, reserve
 
 OTHER_ROUND = 8
@@ -150,15 +150,18 @@ def feed(machine, frames):
     return machine
 
 
+HOLD = Hold(round=ROUND).frame()
 OFFERER_AT = {
     "offered": (),
+    "held": (HOLD,),
     "accepted": (ACCEPT.frame(),),
     "half": (ACCEPT.frame(), PART),
     "whole": (ACCEPT.frame(), PART, PART),
     "have": (ACCEPT.frame(), PART, PART, None),
 }
 OFFERER_EXPECTS = {
-    "offered": {Kind.ACCEPT, Kind.DECLINE},
+    "offered": {Kind.ACCEPT, Kind.DECLINE, Kind.HOLD},
+    "held": {Kind.ACCEPT, Kind.DECLINE},
     "accepted": {Kind.PART},
     "half": {Kind.PART},
     "whole": set(),
@@ -179,7 +182,13 @@ ACCEPTOR_EXPECTS = {
     "have": set(),
 }
 DECLINE = Decline(reason="busy", retry_s=1.0).frame()
-VALID = {Kind.ACCEPT: ACCEPT.frame(), Kind.DECLINE: DECLINE, Kind.PART: PART, Kind.HAVE: HAVE}
+VALID = {
+    Kind.ACCEPT: ACCEPT.frame(),
+    Kind.DECLINE: DECLINE,
+    Kind.HOLD: HOLD,
+    Kind.PART: PART,
+    Kind.HAVE: HAVE,
+}
 
 
 def others(expects):
@@ -223,12 +232,16 @@ def test_a_part_that_overshoots_leaves_what_was_received(build):
     assert machine.filled == len(PART.body)
 
 
-def test_have_for_another_round_is_refused():
+def test_a_word_on_another_round_is_refused():
     wrong = Have(round=OTHER_ROUND).frame()
     for machine in (offerer(*OFFERER_AT["have"]), acceptor(PART, PART, None)):
         with pytest.raises(MessageError):
             machine.on_frame(wrong)
         assert machine.end is None
+    machine = offerer()
+    with pytest.raises(MessageError):
+        machine.on_frame(Hold(round=OTHER_ROUND).frame())
+    assert not machine.held
 
 
 def test_accept_of_another_size_is_refused_before_anything_is_reserved():

@@ -45,7 +45,8 @@ def test_a_slow_peer_meets_in_nearly_all_its_windows_and_leaves_nobody_alone(cad
     assert share("ok", slow) > 0.9
     assert len({event.partner for event in slow.events if event.outcome == "ok"}) == 4
     assert min(peer.steps for peer in fast) >= min(peer.steps for peer in without) - 5
-    assert share("solo", *fast) < share("solo", *without) + 0.04
+    # Five is odd: in each step of the slow one somebody is left over, which alone makes 2.5 %.
+    assert share("solo", *fast) < 0.08
 
 
 def test_at_a_fixed_number_of_steps_a_slow_peer_meets_ten_times_less_often():

@@ -29,6 +29,17 @@ def test_a_caller_times_answer_start_pace_and_waits():
     assert timing.payload_received == 4000
 
 
+def test_what_a_hold_takes_is_not_the_links_doing():
+    timing = Timing(began=0.0, called=True)
+    timing.received(Frame(Kind.HOLD, b""), 0.0, 0.2)
+    timing.received(ACCEPT, asked=0.2, now=9.0)
+    timing.received(part(), asked=9.0, now=9.1)
+    timing.received(part(), asked=9.1, now=9.2)
+    assert timing.answer_s == pytest.approx(0.2)
+    assert timing.longest_s == pytest.approx(0.1)
+    assert timing.start_s == pytest.approx(0.0)
+
+
 def test_a_slow_link_is_not_a_late_start():
     timing = Timing(began=0.0, called=True)
     timing.received(ACCEPT, 0.0, 1.0)
