@@ -23,8 +23,8 @@ _HEADER = struct.Struct(">4sBBHI")
 HEADER_BYTES = _HEADER.size
 
 PART_BYTES = 2 * 1024 * 1024
-"""Payload bytes per PART frame. On busy cores each part costs the hand-overs of half a millisecond;
-on a link of 100 Mb/s, which carries this much in a sixth of a second, work hides behind the next."""
+"""Payload bytes per PART frame. On busy cores each part costs half a millisecond of hand-overs; on
+a link of 100 Mb/s, which takes a sixth of a second for it, the work on it hides behind the next."""
 
 
 class Kind(IntEnum):

@@ -8,7 +8,8 @@ two renewals of the membership. The payload is 8 numbers: messages are what coun
 ``met``: share of windows (from one snapshot to the next) that ended with an exchange.
 ``in period``: share of the peers that were up through 1.5 periods, the longest that a window lasts
 as a rule, and completed an exchange in that time. ``commit``: seconds from the offer that was
-accepted to the moment at which both sides have applied it. ``tree``: an all-reduce over a binary
+accepted to the moment at which both sides have applied it, a wait for the window to open (HOLD, up
+to 7 s here) included. ``tree``: an all-reduce over a binary
 tree on the same latencies, up and down, where every node waits for two messages (Monte Carlo). The
 last table stands beside that of NoLoCo's latency analysis (arXiv 2506.10911, section 5.3), whose
 exact tree is not known; there the unit is the mean latency.
