@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Literal
 
-from swarmnet.errors import DeadlinePassed, LinkError, PeerFault
+from swarmnet.errors import DeadlinePassed, LinkError, MessageError, PeerFault
 from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.circle import Circle
 from swarmnet.exchange.desk import Desk
@@ -264,9 +264,10 @@ class Gossip:
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
             self._heard(peer, offer)
-            reason = self._refusal(peer, offer) or (None if self.circle.free else "busy")
+            reason = self._objection(peer, offer)
             if reason == "early" and self._may_hold(offer):
-                reason = await self._hold(stream, offer)
+                await self._hold(stream, offer)
+                reason = self._objection(peer, offer)
             if reason is None:
                 await self._accept(stream, offer)
                 return
@@ -277,25 +278,36 @@ class Gossip:
         finally:
             await stream.close()
 
+    def _objection(self, peer: str, offer: Offer) -> DeclineReason | None:
+        return self._refusal(peer, offer) or (None if self.circle.free else "busy")
+
     def _may_hold(self, offer: Offer) -> bool:
         """Whether I am free when my window opens, within the caller's patience."""
         return self.free and self.window.opens_within(offer.patience_s, self._around.clock())
 
-    async def _hold(self, stream: FrameStream, offer: Offer) -> DeclineReason | None:
-        """Let the caller wait until my window opens; why it is declined after all, or None."""
-        self._held = stream.peer
+    async def _hold(self, stream: FrameStream, offer: Offer) -> None:
+        """Let the caller wait for my window. Raises LinkError as soon as it leaves, PeerFault when
+        it speaks."""
+        peer, patience_s = stream.peer, min(offer.patience_s, self.window.patience_s)
+        self._held = peer
+        opening = asyncio.create_task(self._opening(peer, offer))
+        speaking = asyncio.create_task(stream.receive(2 * patience_s))
+        both = {opening, speaking}
         try:
-            await stream.send(
-                Hold(round=offer.round).frame(), self._around.links.deadline_s(stream.peer)
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(offer.patience_s):
-                    while (reason := self._refusal(stream.peer, offer)) == "early":
-                        await self._stepped.wait()
-                    return reason
-            return "early"
+            await stream.send(Hold(round=offer.round).frame(), self._around.links.deadline_s(peer))
+            await asyncio.wait(both, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if speaking.done():
+                raise MessageError(f"{speaking.result().kind.name} from a peer that is held")
         finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             self._held = None
+
+    async def _opening(self, peer: str, offer: Offer) -> None:
+        """Until an offer is not too early any more."""
+        while self._refusal(peer, offer) == "early":
+            await self._stepped.wait()
 
     async def _accept(self, stream: FrameStream, offer: Offer) -> None:
         peer = stream.peer

@@ -96,10 +96,11 @@ class Session:
     async def _hear_answer(self) -> None:
         await self._perform(self._begin())
         deadline_s = self._links.answer_s(self._stream.peer)
-        self._next = self._machine.on_frame(await self._receive(deadline_s))
+        actions = self._machine.on_frame(await self._receive(deadline_s))
         if isinstance(self._machine, Offerer) and self._machine.held:
             deadline_s += self._machine.offer.patience_s
-            self._next = self._machine.on_frame(await self._receive(deadline_s))
+            actions = self._machine.on_frame(await self._receive(deadline_s))
+        self._next = actions
         if self._machine.end is End.DECLINED:
             self._links.learn(self._stream.peer, self.timing)
 

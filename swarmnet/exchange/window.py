@@ -33,7 +33,8 @@ that is not farther away than ``SOON``; strangers are asked ``GAP`` or a step ap
 a random wait of up to ``HOLD``, in which those who open meanwhile may call."""
 HOLD_ON, SURELY = 0.7, 0.8
 """In halves of a window, how long I wait for a partner that says HOLD; it says so when it believes
-to open within this share of that time."""
+to open within this share of that time, and of its own patience."""
+MAX_HOLD_S = 20.0
 PAUSE_STEPS = 0.15
 """Between a call in vain and the next: many may have called the same peer at the same time."""
 SHORTEST_CALL_S = 1.0
@@ -139,11 +140,12 @@ class Window:
     @property
     def patience_s(self) -> float:
         """For how long I wait for one partner's window to open."""
-        return HOLD_ON * self._half_s
+        return min(HOLD_ON * self._half_s, MAX_HOLD_S)
 
     def opens_within(self, patience_s: float, now: float) -> bool:
         """Whether an offer will surely be welcome so soon: steps do not all last as long."""
-        return self._step_s > 0 and self.opens_in(now, busy=False) < SURELY * patience_s
+        soon_s = SURELY * min(patience_s, self.patience_s)
+        return self._step_s > 0 and self.opens_in(now, busy=False) < soon_s
 
     def next(self, live: Sequence[str], now: float) -> Decision:
         """What a free peer with a snapshot does now, given who is alive."""

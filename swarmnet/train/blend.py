@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -40,8 +40,12 @@ class Arithmetic:
 
     @property
     def ready_made(self) -> bool:
-        """A payload is the snapshot's own memory. Only that of the CPU can be lent to a socket."""
-        return self.codec.as_is and self.generator.device.type == "cpu"
+        """A payload is the snapshot's own memory, for as long as that lives.
+
+        Only memory of the CPU can be lent to a socket, and of two rows no part is in one piece.
+        """
+        on_cpu = self.generator.device.type == "cpu"
+        return self.codec.as_is and on_cpu and self.grid.width == 1
 
     def encode(self, values: Tensor) -> memoryview:
         """A part's payload; ``values`` is (width, n)."""
@@ -80,17 +84,15 @@ class Frozen:
         if not self._arithmetic.ready_made:
             self._payload = [None] * len(self._payload)
 
-    def encoded(self, part: int) -> memoryview | None:
-        """The part's payload, if it was made."""
-        return self._payload[part]
-
-    def encode(self, part: int) -> memoryview:
-        """The part's payload. Unless the payload is ready made, with the lock held."""
+    def encode(self, part: int, working: AbstractContextManager[object]) -> memoryview:
+        """The part's payload, made under ``working`` unless it is there already."""
         payload = self._payload  # a capture in between begins another list
         view = payload[part]
         if view is None:
-            span = self._arithmetic.grid.span(part)
-            view = payload[part] = self._arithmetic.encode(self.sent[:, span])
+            with working:
+                span = self._arithmetic.grid.span(part)
+                view = payload[part] or self._arithmetic.encode(self.sent[:, span])
+                payload[part] = view
         return view
 
 
@@ -154,7 +156,7 @@ class ReplicaBlend:
         """My contribution as everybody decodes it: (width, n)."""
         if self._a.codec.as_is:
             return self._frozen.sent[:, self._a.grid.span(part)]
-        return self._decode(part, {self._me: self._frozen.encode(part)})[self._me]
+        return self._decode(part, {self._me: self._frozen.encode(part, nullcontext())})[self._me]
 
     def _decode(self, part: int, payloads: Mapping[str, memoryview]) -> dict[str, Tensor]:
         """(width, n) of each payload, in the order of ids; read only."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -99,13 +100,9 @@ class Replica:
 
     def encode(self, snapshot: Frozen, part: int) -> memoryview:
         # The loop sends while parts of another payload are reduced: it must not wait for those.
-        made = snapshot.encoded(part)
-        if made is not None:
-            return made
-        if self.ready_made:
-            return snapshot.encode(part)
-        with self._arithmetic.working():
-            return snapshot.encode(part)
+        return snapshot.encode(
+            part, nullcontext() if self.ready_made else self._arithmetic.working()
+        )
 
     def effort(self, steps: int, step_s: float) -> int:
         return self._outer.effort(steps, step_s)

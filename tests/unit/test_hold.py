@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from swarmnet.errors import StreamCut
 from swarmnet.exchange.driver import TOPIC
 from swarmnet.exchange.pair import End
+from swarmnet.exchange.window import MAX_HOLD_S
 from swarmnet.sim import clock
-from swarmnet.wire import Kind
+from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Decline, Offer
 from tests.unit.swarms import LAW, NAMES, drift, outcomes, pair
 
@@ -90,16 +92,59 @@ def test_a_pause_ends_the_hold():
     clock.run(main())
 
 
-def test_a_caller_that_left_costs_nothing_but_the_try():
+def test_a_caller_that_leaves_is_forgotten_at_once():
     async def main():
         swarm, ann, bob = await pair(h=H)
         stream = await call(swarm, bob, 10.0)
         assert (await stream.receive(0.5)).kind is Kind.HOLD
         await stream.close()
-        await asyncio.sleep(5)
+        await asyncio.sleep(0.5)
         assert bob.gossip.free
-        assert outcomes(bob) == {"failed": 1}
+        assert bob.steps < H / 2
+        await asyncio.sleep(5)
         assert await ann.gossip.offer(BOB, "train", 0) is End.APPLIED
+        await swarm.settle()
+        assert outcomes(bob) == {"ok": 1}
+
+    clock.run(main())
+
+
+def test_a_caller_that_speaks_while_it_is_held_is_at_fault():
+    async def main():
+        swarm, _, bob = await pair(h=H)
+        stream = await call(swarm, bob, 10.0)
+        assert (await stream.receive(0.5)).kind is Kind.HOLD
+        await stream.send(Frame(Kind.PART, b"1"), 5)
+        with pytest.raises(StreamCut):
+            await stream.receive(1)
+        assert bob.gossip.free
+
+    clock.run(main())
+
+
+def test_a_cancelled_call_leaves_the_one_that_holds_it():
+    async def main():
+        _, ann, bob = await pair(h=2 * H)
+        ann.window.ripen(ann.steps, 0.0)
+        await asyncio.sleep(3.5)
+        calling = asyncio.create_task(ann.gossip.offer(BOB, "train", 0))
+        await asyncio.sleep(0.5)
+        assert not bob.gossip.free
+        calling.cancel()
+        await asyncio.sleep(0.5)
+        assert bob.gossip.free
+        assert ann.gossip.free
+        assert outcomes(bob) == {}
+
+    clock.run(main())
+
+
+def test_nobody_is_held_for_longer_than_the_own_patience():
+    async def main():
+        swarm, _, bob = await pair(h=1000)
+        stream = await call(swarm, bob, 1e9)
+        assert Decline.parse(await stream.receive(0.5)).reason == "early"
+        assert bob.window.patience_s <= MAX_HOLD_S
 
     clock.run(main())
 

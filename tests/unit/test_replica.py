@@ -125,7 +125,7 @@ def test_state_moves_to_a_joiner_and_nothing_else_fits() -> None:
     [
         (("outer=average", "codec=raw"), 2, 1.0),
         (("outer=noloco", "codec=bf16"), 2, 1.0),
-        (("outer.name=noloco", "outer.gamma=0.4", "codec=raw"), 6, 2.0),
+        (("outer.name=noloco", "outer.gamma=0.4", "codec=raw"), 6, 4.0),
     ],
 )
 def test_the_memory_budget_is_what_is_held(
@@ -140,3 +140,19 @@ def test_the_memory_budget_is_what_is_held(
     assert budget["inner"] >= 2 * vector
     meet(one, two)
     assert reserved(one) == budget
+
+
+@pytest.mark.parametrize("codec", ["raw", "int8"])
+@pytest.mark.parametrize("gamma", ["0.7", "0.4"], ids=["one row", "two rows"])
+def test_each_meeting_sends_the_snapshot_of_its_own_time(
+    gamma: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``meet`` finds that both computed with the same numbers; buffers are used again and again."""
+    monkeypatch.setattr(grid, "PART_VALUES", 8192)
+    one, two = replicas("outer.name=noloco", f"outer.gamma={gamma}", f"codec={codec}")
+    assert one.parts > 3
+    for _ in range(5):
+        for replica in (one, two):
+            with torch.no_grad():
+                replica.theta += torch.randn_like(replica.theta)
+        meet(one, two)
