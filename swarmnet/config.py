@@ -97,6 +97,22 @@ class Membership(Section):
     renew_s: float = Field(10.0, ge=0.5, le=120, description="seconds between record renewals")
 
 
+class Pipeline(Section):
+    """How a model is cut that is too large for one machine. One stage: it is not cut."""
+
+    stages: int = Field(1, ge=1, le=256, description="peers of each hold its layers alone")
+    batch: int = Field(64, gt=0, description="sequences of all trainers behind one stage step")
+    step: Literal["together", "apart"] = Field(
+        "together",
+        description="together: peers of a stage average gradients and stay identical; "
+        "apart: each steps alone and meets others of its stage as outer and cadence say",
+    )
+    delayed: bool = Field(False, description="a step's gradient is applied one batch later")
+    handover: Literal["direct", "hub"] = Field(
+        "direct", description="stage to stage, or every boundary through the trainer"
+    )
+
+
 class RunConfig(Section):
     """Everything that all peers of a run must agree on."""
 
@@ -116,6 +132,9 @@ class RunConfig(Section):
     matching: Choice = Choice(name="random_pairs")
     reduce: Choice = Choice(name="mean")
     codec: Choice = Choice(name="raw")
+    pipeline: Pipeline = Pipeline()
+    wiring: Choice = Choice(name="round_robin")
+    boundary: Choice = Choice(name="plain")
 
     @model_validator(mode="after")
     def _choices_hold(self) -> Self:

@@ -15,7 +15,18 @@ from typing import Any
 
 from swarmnet.errors import ConfigError
 
-FOLDERS = ("codec", "matching", "reduce", "inner", "outer", "cadence", "model", "data")
+FOLDERS = (
+    "codec",
+    "matching",
+    "reduce",
+    "inner",
+    "outer",
+    "cadence",
+    "model",
+    "data",
+    "wiring",
+    "boundary",
+)
 
 
 @cache

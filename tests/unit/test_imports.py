@@ -17,8 +17,11 @@ MAX_LINES = 600
 _BASE = {"errors", "registry", "events"}
 _CONFIG = _BASE | {"config"}
 _SETTLED = _CONFIG | {"content", "wire"}
-_CHOICES = ("codec", "matching", "reduce", "inner", "outer", "cadence", "model", "data")
-_BESIDE = {"errors", "events", "config", "wire", "exchange"}
+_CHOICES = (
+    *("codec", "matching", "reduce", "inner", "outer", "cadence", "model", "data"),
+    *("wiring", "boundary"),
+)
+_BESIDE = {"errors", "events", "config", "wire", "exchange", "pipeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": {"errors"},
@@ -29,8 +32,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(_CHOICES, _SETTLED),
     # A corpus holds token ids, so it needs the model's tokenizer protocol.
     "data": _SETTLED | {"model"},
+    # What crosses a cut is coded by the run's codecs.
+    "boundary": _SETTLED | {"codec"},
     "exchange": _SETTLED.union(_CHOICES),
-    "train": _SETTLED.union(_CHOICES, {"exchange"}),
+    # What a stage peer and a trainer decide and say; the weights themselves are train's business.
+    "pipeline": _SETTLED.union(_CHOICES, {"exchange"}),
+    "train": _SETTLED.union(_CHOICES, {"exchange", "pipeline"}),
     "net": _BESIDE,
     "sim": _BESIDE,
 }

@@ -1,0 +1,1 @@
+"""Pipelines: a model in stages, each served by whoever offers, every microbatch on its own way."""
