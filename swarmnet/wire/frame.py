@@ -53,6 +53,13 @@ class Kind(IntEnum):
     MEANS = 54
     COMMIT = 55
     BEAT = 56
+    FORWARD = 64
+    BACKWARD = 65
+    RESUME = 66
+    RECEIPT = 67
+    FATES = 68
+    FORGET = 69
+    INQUIRE = 70
 
 
 _SMALL = 16 * 1024
@@ -83,6 +90,13 @@ BOUNDS: dict[Kind, int] = {
     Kind.MEANS: _SMALL,
     Kind.COMMIT: _SMALL,
     Kind.BEAT: _SMALL,
+    Kind.FORWARD: _SMALL,
+    Kind.BACKWARD: _SMALL,
+    Kind.RESUME: _SMALL,
+    Kind.RECEIPT: _SMALL,
+    Kind.FATES: _SMALL,
+    Kind.FORGET: _SMALL,
+    Kind.INQUIRE: _SMALL,
 }
 
 

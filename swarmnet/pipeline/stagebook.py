@@ -1,0 +1,513 @@
+"""What a stage peer knows of each sample: a pure machine from letters and results to letters.
+
+Rules
+-----
+1. A sample is known by its id. A letter that comes twice is answered from what is kept; it is
+   computed and counted once. Letters of an older attempt than the newest known are ignored.
+2. The output is kept until the trainer forgets the sample, so that it can be sent on to another
+   peer when the next one was lost; the answer likewise for the stage before.
+3. A sample counts here once its weight gradient is in the sums, and only if the mask says so and
+   no earlier commit holds it.
+4. Gradients are never refused, forwards are when too many wait: so a full pipeline drains.
+5. Backward goes before forward, and weight gradients wait until nothing else does, or until many
+   of them wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from swarmnet.errors import MessageError
+from swarmnet.pipeline.works import NOTHING, Answer, Entry, Exit, Gradient, Handle
+from swarmnet.wire.letters import (
+    Backward,
+    Fate,
+    Fates,
+    Forget,
+    Forward,
+    Inquire,
+    News,
+    Receipt,
+    Resume,
+    mask_stages,
+)
+from swarmnet.wire.messages import Message
+
+LATEST_W = 8
+"""Weight gradients that may wait while other work goes first: each keeps its activations."""
+RETRY_FLOOR_S = 0.05
+MAX_REMEMBERED = 4096
+"""Records of samples that a trainer never forgot: the oldest answered ones go first."""
+
+
+class Phase(Enum):
+    """Where a sample is within this peer: what it waits for, or what is done with it now.
+
+    HEAVY: answered, its weight gradient waits. ANSWERED: nothing is left to do.
+    """
+
+    WAITING = auto()
+    FORWARDING = auto()
+    SENT = auto()
+    GOT = auto()
+    TURNING = auto()
+    HEAVY = auto()
+    WEIGHING = auto()
+    ANSWERED = auto()
+
+
+class Task(Enum):
+    """What the compute thread does next."""
+
+    FORWARD = auto()
+    BACKWARD = auto()
+    WEIGH = auto()
+
+
+@dataclass(frozen=True)
+class Say:
+    """Send this letter."""
+
+    peer: str
+    letter: Message
+    payload: tuple[memoryview, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Free what the compute thread keeps for this forward."""
+
+    handle: Handle
+
+
+Act = Say | Drop
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this peer stands, and how much it takes on."""
+
+    me: str
+    stage: int
+    stages: int
+    max_waiting: int = 16
+    max_held: int = 128
+    max_batch: int = 1
+
+    @property
+    def last(self) -> bool:
+        return self.stage == self.stages - 1
+
+
+@dataclass
+class Record:
+    """One sample. ``since``: when it began to wait for what it waits for."""
+
+    letter: Forward
+    entry: Entry
+    since: float
+    route: tuple[str, ...]
+    attempt: int
+    mask: frozenset[int]
+    phase: Phase = Phase.WAITING
+    handle: Handle = None
+    version: int = 0
+    output: memoryview = NOTHING
+    gradient: memoryview = NOTHING
+    answer: memoryview | None = None
+    awaits: bool = False
+    """The output is sent and its gradient has not come."""
+    weighs: bool = False
+    """Its weight gradient is under way or in the sums."""
+    loss: float = 0.0
+    tokens: int = 0
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+
+    def sender(self, place: Place) -> str:
+        """Whose output came in."""
+        return self.route[place.stage - 1] if place.stage else self.letter.trainer
+
+    def receiver(self, place: Place) -> str:
+        """Who gets the output and gives its gradient; nobody behind the tail."""
+        return "" if place.last else self.route[place.stage + 1]
+
+
+@dataclass
+class Held:
+    """Samples in the sums: running, and those that were frozen for a step under way."""
+
+    running: dict[int, int] = field(default_factory=dict)
+    frozen: dict[int, int] = field(default_factory=dict)
+
+    def __contains__(self, sample: int) -> bool:
+        return sample in self.running or sample in self.frozen
+
+
+class StageBook:
+    """One stage peer's samples. Times are the caller's seconds."""
+
+    def __init__(self, place: Place, committed: Callable[[int], bool]) -> None:
+        """``committed``: whether a step of this stage, as far as remembered, holds a sample."""
+        self.place = place
+        self.held = Held()
+        self.steps: dict[int, int] = {}
+        """Newest step heard of, by stage; this peer's own is the caller's to set."""
+        self.work_s = 0.05
+        """What a forward takes, smoothed: for retry times."""
+        self._committed = committed
+        self._records: dict[int, Record] = {}
+        self._in: dict[Phase, dict[int, None]] = {phase: {} for phase in Phase}
+
+    # ---- letters ----------------------------------------------------------------------------
+
+    def on_forward(self, peer: str, letter: Forward, payload: memoryview, now: float) -> list[Act]:
+        """Raises MessageError at what ``peer`` cannot say to this stage."""
+        self._check_sender(peer, letter)
+        self._hear_steps(letter.steps)
+        known = self._records.get(letter.sample)
+        if known is not None:
+            if letter.trainer != known.letter.trainer or letter.attempt < known.attempt:
+                return []
+            known.letter = letter
+            return self._again(known, letter)
+        waiting = len(self._in[Phase.WAITING])
+        if waiting >= self.place.max_waiting or self._unanswered() >= self.place.max_held:
+            retry_s = max(RETRY_FLOOR_S, self.work_s * waiting / 2)
+            return [self._receipt(letter, "busy", retry_s=retry_s)]
+        ids = 4 * letter.rows * (letter.length + 1)
+        if len(payload) < ids or (self.place.stage == 0) != (len(payload) == ids):
+            return [self._receipt(letter, "refused")]
+        entry = Entry(letter.rows, letter.length, payload[:ids], payload[ids:])
+        mask = mask_stages(letter.mask)
+        record = Record(letter, entry, now, letter.route, letter.attempt, mask)
+        self._records[letter.sample] = record
+        self._in[Phase.WAITING][letter.sample] = None
+        self._prune()
+        return []
+
+    def on_resume(self, peer: str, letter: Resume) -> list[Act]:
+        """The trainer has found another way from here on."""
+        record = self._records.get(letter.sample)
+        if record is None or peer != record.letter.trainer:
+            receipt = Receipt(
+                sample=letter.sample, attempt=letter.attempt, stage=letter.stage, what="unknown"
+            )
+            return [Say(peer, receipt)]
+        if letter.attempt < record.attempt:
+            return []
+        self._check_route(letter.route)
+        return self._again(record, letter)
+
+    def on_backward(
+        self, peer: str, letter: Backward, payload: memoryview, now: float
+    ) -> list[Act]:
+        """Raises MessageError when ``peer`` is not who got the output."""
+        self._hear_steps(letter.steps)
+        record = self._records.get(letter.sample)
+        if record is None or letter.attempt < record.attempt:
+            return []
+        if letter.stage != self.place.stage or peer != record.receiver(self.place):
+            raise MessageError("a gradient from who got no output")
+        record.attempt, record.awaits = letter.attempt, False
+        if record.answer is not None:
+            return self._answer(record)
+        if record.phase is Phase.SENT:
+            record.gradient, record.since = payload, now
+            self._move(record, Phase.GOT)
+        return []
+
+    def on_forget(self, peer: str, letter: Forget) -> list[Act]:
+        acts: list[Act] = []
+        for sample in letter.samples:
+            record = self._records.get(sample)
+            if record is not None and record.letter.trainer == peer:
+                acts += self._forget(sample, record)
+        return acts
+
+    def on_inquire(self, peer: str, letter: Inquire, step: int) -> list[Act]:
+        """The answer, and what follows from letting go."""
+        fates = tuple(self._fate(sample) for sample in letter.samples)
+        answer = Fates(stage=self.place.stage, step=step, samples=letter.samples, fates=fates)
+        let_go = self.on_forget(peer, Forget(samples=letter.samples)) if letter.let_go else []
+        return [*let_go, Say(peer, answer)]
+
+    def lost(self, peer: str) -> list[Act]:
+        """The line to ``peer`` broke: outputs that it had got are on nobody's way."""
+        return [
+            self._receipt(record.letter, "unreached", stage=self.place.stage + 1)
+            for record in self._records.values()
+            if record.awaits and record.receiver(self.place) == peer
+        ]
+
+    # ---- work -------------------------------------------------------------------------------
+
+    def next_task(self) -> tuple[Task, list[int]] | None:
+        """What to compute now, and for which samples; they are marked as under way."""
+        most, heavy = self.place.max_batch, len(self._in[Phase.HEAVY])
+        turning = list(self._in[Phase.GOT])
+        if turning and heavy < LATEST_W:
+            return self._begin(Task.BACKWARD, Phase.TURNING, turning[:most])
+        waiting = self._of(Phase.WAITING)
+        if waiting and heavy < LATEST_W:
+            shape = _shape(waiting[0])
+            alike = [record.letter.sample for record in waiting if _shape(record) == shape]
+            return self._begin(Task.FORWARD, Phase.FORWARDING, alike[:most])
+        return (Task.WEIGH, self.heavy()) if heavy else None
+
+    def heavy(self) -> list[int]:
+        """All samples whose weight gradients wait; they are marked as under way."""
+        return self._begin(Task.WEIGH, Phase.WEIGHING, list(self._in[Phase.HEAVY]))[1]
+
+    def record(self, sample: int) -> Record:
+        return self._records[sample]
+
+    def gradient(self, sample: int) -> Gradient:
+        record = self._records[sample]
+        return Gradient(record.handle, record.entry, record.gradient)
+
+    def forwarded(self, sample: int, done: Exit, now: float) -> list[Act]:
+        record = self._records.get(sample)
+        if record is None:
+            return [Drop(done.handle)]
+        record.handle, record.version, record.output = done.handle, done.version, done.output
+        record.loss, record.tokens, record.since = done.loss, done.tokens, now
+        self._move(record, Phase.GOT if self.place.last else Phase.SENT)
+        self.work_s += 0.1 * (record.busy_s - self.work_s)
+        receipt = self._receipt(record.letter, "forwarded", record)
+        return [receipt, *self._onward(record)]
+
+    def refused(self, sample: int) -> list[Act]:
+        """What came cannot be: not finite, not of its size. The trainer knows who sent it."""
+        record = self._records.get(sample)
+        if record is None:
+            return []
+        self._delete(record)
+        dropped = [Drop(record.handle)] if record.handle is not None else []
+        return [*dropped, self._receipt(record.letter, "refused", record)]
+
+    def turned(self, sample: int, answer: Answer, now: float) -> list[Act]:
+        record = self._records.get(sample)
+        if record is None:
+            return [Drop(answer.handle)]
+        record.answer, record.handle = answer.payload, answer.handle
+        record.gradient, record.since = NOTHING, now
+        acts = self._answer(record)
+        if self._counts(sample, record):
+            record.weighs = True
+            self._move(record, Phase.HEAVY)
+            return acts
+        record.handle = None
+        self._move(record, Phase.ANSWERED)
+        return [*acts, Drop(answer.handle), self._receipt(record.letter, "answered", record)]
+
+    def weighed(self, samples: Iterable[int]) -> list[Act]:
+        """Their weight gradients are in the sums: from now on they count."""
+        acts: list[Act] = []
+        for sample in samples:
+            record = self._records.get(sample)
+            if record is not None:
+                self.held.running[sample] = record.tokens
+                record.handle = None
+                self._move(record, Phase.ANSWERED)
+                acts.append(self._receipt(record.letter, "counted", record))
+        return acts
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(forwards that wait, samples not yet answered)."""
+        return len(self._in[Phase.WAITING]), self._unanswered()
+
+    # ---- steps ------------------------------------------------------------------------------
+
+    def freeze(self) -> dict[int, int]:
+        """The running samples become a contribution: id -> tokens."""
+        assert not self.held.frozen
+        self.held.frozen, self.held.running = self.held.running, {}
+        return self.held.frozen
+
+    def put_back(self) -> None:
+        """The contribution came to nothing: its samples wait for the next one."""
+        self.held.running = {**self.held.frozen, **self.held.running}
+        self.held.frozen = {}
+
+    def commit(self, samples: Iterable[int], step: int) -> list[Act]:
+        """A step holds these; each trainer hears of its own. The contribution is over."""
+        self.held.frozen = {}
+        return self._tell(samples, "committed", step)
+
+    def void(self, step: int) -> list[Act]:
+        """The sums were dropped, frozen ones too: nothing of them counts."""
+        lost = [*self.held.running, *self.held.frozen]
+        self.held = Held()
+        for sample in lost:
+            self._records[sample].weighs = False
+        return self._tell(lost, "void", step)
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _fate(self, sample: int) -> Fate:
+        if self._committed(sample):
+            return "committed"
+        return "held" if sample in self.held or sample in self._in[Phase.WEIGHING] else "unknown"
+
+    def _of(self, phase: Phase) -> list[Record]:
+        return [self._records[sample] for sample in self._in[phase]]
+
+    def _move(self, record: Record, phase: Phase) -> None:
+        sample = record.letter.sample
+        del self._in[record.phase][sample]
+        record.phase = phase
+        self._in[phase][sample] = None
+
+    def _delete(self, record: Record) -> None:
+        sample = record.letter.sample
+        del self._in[record.phase][sample], self._records[sample]
+
+    def _unanswered(self) -> int:
+        done = (Phase.ANSWERED, Phase.HEAVY, Phase.WEIGHING)
+        return len(self._records) - sum(len(self._in[phase]) for phase in done)
+
+    def _begin(self, task: Task, phase: Phase, samples: list[int]) -> tuple[Task, list[int]]:
+        for sample in samples:
+            self._move(self._records[sample], phase)
+        return task, samples
+
+    def _counts(self, sample: int, record: Record) -> bool:
+        wanted = self.place.stage in record.mask
+        return wanted and not record.weighs and not self._committed(sample)
+
+    def _again(self, record: Record, letter: Forward | Resume) -> list[Act]:
+        """A newer attempt: another route perhaps, and a mask that may ask to count after all."""
+        record.attempt, record.route = letter.attempt, letter.route
+        record.mask = mask_stages(letter.mask)
+        record.letter = record.letter.model_copy(
+            update={"attempt": letter.attempt, "route": letter.route, "mask": letter.mask}
+        )
+        sample = letter.sample
+        wants = self._counts(sample, record) and record.phase is Phase.ANSWERED
+        if wants:  # it was answered without counting, or its sums were dropped: once more
+            record.answer = None
+            self._move(record, Phase.WAITING)
+            return []
+        if record.phase is Phase.SENT:
+            return self._onward(record)
+        if record.phase not in (Phase.ANSWERED, Phase.HEAVY, Phase.WEIGHING):
+            return []
+        acts: list[Act] = []
+        if record.phase is Phase.ANSWERED:
+            counted = sample in self.held or self._committed(sample)
+            acts = [self._receipt(record.letter, "counted" if counted else "answered", record)]
+        if any(stage > self.place.stage for stage in record.mask):
+            return [*acts, *self._onward(record)]
+        return [*acts, *self._answer(record)]
+
+    def _onward(self, record: Record) -> list[Act]:
+        if self.place.last:
+            return []
+        record.awaits = True
+        letter = record.letter.model_copy(
+            update={
+                "stage": self.place.stage + 1,
+                "version": record.version,
+                "steps": self._told_steps(),
+                "nbytes": len(record.entry.ids) + len(record.output),
+            }
+        )
+        return [Say(record.receiver(self.place), letter, (record.entry.ids, record.output))]
+
+    def _answer(self, record: Record) -> list[Act]:
+        if self.place.stage == 0 or record.answer is None:
+            return []
+        letter = Backward(
+            sample=record.letter.sample,
+            attempt=record.attempt,
+            stage=self.place.stage - 1,
+            version=record.letter.version,
+            steps=self._told_steps(),
+            nbytes=len(record.answer),
+        )
+        return [Say(record.route[self.place.stage - 1], letter, (record.answer,))]
+
+    def _receipt(
+        self,
+        letter: Forward,
+        what: News,
+        record: Record | None = None,
+        *,
+        stage: int | None = None,
+        retry_s: float = 0.0,
+    ) -> Say:
+        receipt = Receipt(
+            sample=letter.sample,
+            attempt=letter.attempt,
+            stage=self.place.stage if stage is None else stage,
+            what=what,
+            version=record.version if record else 0,
+            loss=record.loss if record else 0.0,
+            tokens=record.tokens if record else 0,
+            busy_s=record.busy_s if record else 0.0,
+            waited_s=record.waited_s if record else 0.0,
+            retry_s=retry_s,
+        )
+        return Say(letter.trainer, receipt)
+
+    def _tell(self, samples: Iterable[int], fate: Fate, step: int) -> list[Act]:
+        by_trainer: dict[str, list[int]] = {}
+        for sample in samples:
+            record = self._records.get(sample)
+            if record is not None:
+                by_trainer.setdefault(record.letter.trainer, []).append(sample)
+        return [
+            Say(
+                trainer,
+                Fates(
+                    stage=self.place.stage,
+                    step=step,
+                    samples=tuple(own),
+                    fates=(fate,) * len(own),
+                ),
+            )
+            for trainer, own in by_trainer.items()
+        ]
+
+    def _check_sender(self, peer: str, letter: Forward) -> None:
+        self._check_route(letter.route)
+        before = letter.trainer if self.place.stage == 0 else letter.route[self.place.stage - 1]
+        if letter.stage != self.place.stage or peer not in (before, letter.trainer):
+            raise MessageError("a microbatch that is not for this stage, or not from its sender")
+
+    def _check_route(self, route: Sequence[str]) -> None:
+        if len(route) != self.place.stages or route[self.place.stage] != self.place.me:
+            raise MessageError("a route that does not lead here")
+
+    def _hear_steps(self, steps: Sequence[int]) -> None:
+        for stage, step in enumerate(steps[: self.place.stages]):
+            self.steps[stage] = max(step, self.steps.get(stage, 0))
+
+    def _told_steps(self) -> tuple[int, ...]:
+        return tuple(self.steps.get(stage, 0) for stage in range(self.place.stages))
+
+    def _forget(self, sample: int, record: Record) -> list[Act]:
+        if record.phase in (Phase.FORWARDING, Phase.TURNING, Phase.WEIGHING):
+            record.mask = frozenset()  # in the compute thread's hands: let it come to nothing
+            return []
+        if sample in self.held:
+            record.output = NOTHING
+            return []
+        self._delete(record)
+        return [Drop(record.handle)] if record.handle is not None else []
+
+    def _prune(self) -> None:
+        """A trainer that died forgets nothing."""
+        if len(self._records) > MAX_REMEMBERED:
+            done = (sample for sample in self._in[Phase.ANSWERED] if sample not in self.held)
+            oldest = next(done, None)
+            if oldest is not None:
+                self._delete(self._records[oldest])
+
+
+def _shape(record: Record) -> tuple[int, int]:
+    return record.entry.rows, record.entry.length

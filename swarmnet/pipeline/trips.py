@@ -1,0 +1,504 @@
+"""A trainer's trips: a pure machine from receipts, losses and the clock to letters.
+
+Rules
+-----
+1. A trip is complete when every stage has counted its sample, and *settled* when every stage has
+   committed a step that holds it. Until then the trainer keeps the token ids, which are all that a
+   repair needs; nothing that a stage computed is kept here.
+2. A peer that is late, lost, busy or sends nonsense is replaced by another pick of the wiring, and
+   the trip goes on with a new attempt from the last stage that still holds its output. Stages that
+   have counted are not asked to count again; a peer that has the sample answers from its cache.
+3. A peer that may have counted is asked to let go before another one is picked. What it holds
+   already counts, and it stays. One that does not answer is left after a moment.
+4. A sample that a stage dropped, or that a dead peer took with it, is sent again with a mask of
+   that stage alone. Claims in the stage's commits keep a wrong suspicion from counting twice.
+5. Without a peer at some stage trips wait; nothing new begins, so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from swarmnet.pipeline.flow import Flow
+from swarmnet.pipeline.stagebook import Say
+from swarmnet.wire.letters import (
+    MAX_SAMPLES,
+    Fates,
+    Forget,
+    Forward,
+    Inquire,
+    Receipt,
+    Resume,
+    mask_bytes,
+)
+from swarmnet.wiring import Wiring
+
+OVERDUE_STEPS = 2
+"""A sample that was counted is part of one of the next two steps, or somebody is asked."""
+ASK_AGAIN_S = 2.0
+LET_GO_S = 1.0
+"""So long the answer of a peer is waited for that is about to be replaced; then it is."""
+MAX_DOUBLINGS = 6
+
+
+@dataclass(frozen=True)
+class Load:
+    """One microbatch as it travels: (rows, length + 1) int32 ids."""
+
+    rows: int
+    length: int
+    ids: memoryview
+
+
+@dataclass(frozen=True)
+class Letting:
+    """The peer of a stage is asked to let go of a sample."""
+
+    stage: int
+    peer: str
+    until: float
+
+
+@dataclass
+class Trip:
+    """One sample on its way. Times are the trainer's monotonic seconds."""
+
+    sample: int
+    load: Load
+    began: float
+    route: list[str | None]
+    attempt: int = -1
+    forwarded: dict[int, float] = field(default_factory=dict)
+    """When each stage of this attempt sent its output on."""
+    answered: dict[int, float] = field(default_factory=dict)
+    counted: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Who counted the sample for a stage, and the version it then had."""
+    settled: set[int] = field(default_factory=set)
+    avoid: dict[int, set[str]] = field(default_factory=dict)
+    at: float = 0.0
+    """The last sign of life of this attempt."""
+    late: int = 0
+    parked: bool = False
+    letting: Letting | None = None
+    asked_at: float = -math.inf
+    loss: float | None = None
+
+    @property
+    def still(self) -> bool:
+        """Nothing of it is on its way."""
+        return self.parked or self.letting is not None
+
+    def mask(self) -> frozenset[int]:
+        """Stages that still have to count."""
+        done = self.counted.keys() | self.settled
+        return frozenset(stage for stage in range(len(self.route)) if stage not in done)
+
+
+@dataclass
+class Ledger:
+    """Every sample that this trainer ever began is in exactly one of open, whole and settled."""
+
+    begun: int = 0
+    whole: int = 0
+    """Counted at every stage, not yet part of a step everywhere."""
+    settled: int = 0
+    attempts: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    """Why attempts beyond the first were made."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trip was counted at every stage, for the first time."""
+
+    sample: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+class TripBook:
+    """All trips of one trainer. ``wirings`` has one for each stage."""
+
+    def __init__(self, me: str, tag: int, wirings: Sequence[Wiring], flow: Flow) -> None:
+        """``tag``: upper 32 bits of all sample ids, another at every start of the process."""
+        self.me = me
+        self.flow = flow
+        self.ledger = Ledger()
+        self.steps: dict[int, int] = {}
+        self.finished: list[Finished] = []
+        """For the caller to take."""
+        self._tag = tag
+        self._wirings = wirings
+        self._trips: dict[int, Trip] = {}
+        self._open: set[int] = set()
+        """Not yet counted everywhere: these fill the window."""
+        self._live: list[frozenset[str]] = [frozenset() for _ in wirings]
+
+    # ---- what the caller asks ---------------------------------------------------------------
+
+    @property
+    def stages(self) -> int:
+        return len(self._wirings)
+
+    @property
+    def under_way(self) -> int:
+        return len(self._open)
+
+    @property
+    def unsettled(self) -> int:
+        return len(self._trips) - len(self._open)
+
+    def room(self) -> bool:
+        """Whether another trip may begin."""
+        full = len(self._trips) >= self.flow.most_unsettled
+        parked = any(self._trips[sample].parked for sample in self._open)
+        return self.under_way < self.flow.window and not full and not parked
+
+    def unserved(self) -> list[int]:
+        """Stages that nobody serves."""
+        return [stage for stage, live in enumerate(self._live) if not live]
+
+    def next_at(self, now: float) -> float:
+        """When ``tick`` has something to do, unless something is heard before."""
+        ends = [self._deadline(trip) for trip in self._opened() if not trip.parked]
+        if any(trip.parked for trip in self._opened()):
+            ends += [at for wiring in self._wirings if (at := wiring.next_at(now)) is not None]
+        return min(ends, default=math.inf)
+
+    # ---- what happens -----------------------------------------------------------------------
+
+    def serve(self, live: Mapping[int, Sequence[str]], now: float) -> list[Say]:
+        """Who serves which stage from now on."""
+        for stage, wiring in enumerate(self._wirings):
+            wiring.serve(live.get(stage, ()), now)
+            self._live[stage] = frozenset(live.get(stage, ()))
+        return self._unpark(now)
+
+    def begin(self, load: Load, now: float) -> list[Say]:
+        """A new sample; ask ``room`` before."""
+        sample = self._tag << 32 | self.ledger.begun
+        self.ledger.begun += 1
+        trip = Trip(sample, load, now, [None] * self.stages)
+        self._trips[sample] = trip
+        self._open.add(sample)
+        return self._embark(trip, now)
+
+    def on_receipt(self, peer: str, receipt: Receipt, now: float) -> list[Say]:
+        """Raises nothing: a receipt that fits no trip is out of date."""
+        trip = self._trips.get(receipt.sample)
+        stage = receipt.stage
+        if trip is None or stage >= self.stages or trip.parked:
+            return []
+        says_of_next = receipt.what == "unreached"
+        speaker = stage - 1 if says_of_next else stage
+        if speaker < 0 or trip.route[speaker] != peer:
+            return []
+        if receipt.what == "counted":
+            return self._counted(trip, peer, receipt, now)
+        out_of_date = receipt.attempt != trip.attempt or trip.letting is not None
+        if out_of_date or trip.sample not in self._open:
+            return []
+        trip.at = now
+        if receipt.what == "forwarded":
+            self._forwarded(trip, receipt, now)
+            return []
+        if receipt.what == "answered":
+            trip.answered.setdefault(stage, now)
+            self._measure(trip, peer, receipt, now)
+            return []
+        return self._mend(trip, stage, receipt, now)
+
+    def on_fates(self, peer: str, fates: Fates, now: float) -> list[Say]:
+        """Commits and losses of a stage, told by one of its peers."""
+        stage = fates.stage
+        if stage >= self.stages:
+            return []
+        self.steps[stage] = max(fates.step, self.steps.get(stage, 0))
+        acts: list[Say] = []
+        for sample, fate in zip(fates.samples, fates.fates, strict=False):
+            trip = self._trips.get(sample)
+            if trip is None:
+                continue
+            holder = trip.counted.get(stage, ("", 0))[0]
+            if trip.letting is not None and trip.letting.peer == peer:
+                kept = fate in ("held", "committed")
+                if kept and stage not in trip.counted:
+                    trip.counted[stage] = (peer, fates.step)
+                acts += self._replace(trip, now, kept=kept)
+            if fate == "committed":
+                acts += self._settle(trip, stage, now)
+            elif fate == "void" and holder == peer:
+                acts += self._recount(trip, stage, "void", now)
+            elif fate == "unknown" and stage in trip.counted and self._gone(trip, stage, peer):
+                acts += self._recount(trip, stage, "died", now)
+        return acts
+
+    def on_lost(self, peer: str, now: float) -> list[Say]:
+        """Our own line to ``peer`` broke."""
+        acts: list[Say] = []
+        for wiring, live in zip(self._wirings, self._live, strict=True):
+            if peer in live:
+                wiring.failed(peer, now)
+        for trip in self._opened():
+            stage = self._suspect(trip)
+            if trip.letting is not None and trip.letting.peer == peer:
+                acts += self._replace(trip, now)
+            elif not trip.still and trip.route[stage] == peer:
+                acts += self._let_go(trip, stage, "lost", now)
+        return acts
+
+    def tick(self, now: float) -> list[Say]:
+        """Deadlines, bans that ended, and samples that no commit has named for too long."""
+        acts: list[Say] = self._unpark(now)
+        for trip in self._opened():
+            if trip.parked or now < self._deadline(trip):
+                continue
+            if trip.letting is not None:
+                acts += self._replace(trip, now)
+                continue
+            stage = self._suspect(trip)
+            peer = trip.route[stage]
+            if peer is not None:
+                self._wirings[stage].late(peer, trip.load.rows, now - trip.at, now)
+            trip.late += 1
+            acts += self._let_go(trip, stage, "late", now)
+        return acts + self._inquire(now)
+
+    # ---- attempts ---------------------------------------------------------------------------
+
+    def _embark(self, trip: Trip, now: float) -> list[Say]:
+        """A new attempt; parked where some stage has nobody to pick."""
+        for stage, wiring in enumerate(self._wirings):
+            avoid = trip.avoid.get(stage, set())
+            kept = trip.route[stage]
+            if kept is not None and kept in self._live[stage] and kept not in avoid:
+                continue
+            trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}
+            trip.route[stage] = wiring.pick(trip.load.rows, now, avoid)
+            if trip.route[stage] is None:
+                trip.parked = True
+                return []
+        trip.parked = False
+        trip.attempt += 1
+        self.ledger.attempts += 1
+        trip.at = now
+        trip.answered = {}
+        return [self._departure(trip)]
+
+    def _departure(self, trip: Trip) -> Say:
+        """From the last stage that still holds its output, or from the ids."""
+        route = tuple(peer or "" for peer in trip.route)
+        held = 0
+        while held in trip.forwarded and held < self.stages - 1:
+            held += 1
+        trip.forwarded = {stage: trip.forwarded[stage] for stage in range(held)}
+        mask = mask_bytes(trip.mask())
+        if held:
+            resume = Resume(
+                sample=trip.sample, attempt=trip.attempt, stage=held - 1, route=route, mask=mask
+            )
+            return Say(route[held - 1], resume)
+        forward = Forward(
+            sample=trip.sample,
+            attempt=trip.attempt,
+            stage=0,
+            trainer=self.me,
+            route=route,
+            mask=mask,
+            rows=trip.load.rows,
+            length=trip.load.length,
+            steps=tuple(self.steps.get(stage, 0) for stage in range(self.stages)),
+            nbytes=len(trip.load.ids),
+        )
+        return Say(route[0], forward, (trip.load.ids,))
+
+    def _mend(self, trip: Trip, stage: int, receipt: Receipt, now: float) -> list[Say]:
+        """The peer of ``stage`` is busy, unreached, or was sent nonsense by the one before."""
+        what, peer = receipt.what, trip.route[stage]
+        if what == "unknown":
+            trip.forwarded = {}
+            return self._again(trip, None, what, now)
+        if peer is not None and what == "busy":
+            self._wirings[stage].refused(peer, receipt.retry_s, now)
+        elif peer is not None and what == "unreached":
+            self._wirings[stage].failed(peer, now)
+            return self._let_go(trip, stage, what, now)
+        elif what == "refused":
+            culprit = trip.route[stage - 1] if stage else None
+            if culprit is not None:
+                self._wirings[stage - 1].failed(culprit, now)
+                trip.forwarded.pop(stage - 1, None)
+            return self._again(trip, stage - 1 if stage else stage, what, now)
+        return self._again(trip, stage, what, now)
+
+    def _let_go(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
+        """Before another attempt without the peer of ``stage``: it must not count any more."""
+        self.ledger.causes[cause] += 1
+        if stage and len(self._live[stage]) == 1 and len(self._live[stage - 1]) > 1:
+            stage -= 1  # there is nobody else: try whether another one reaches it
+        peer = trip.route[stage]
+        if peer is None:
+            return self._embark(trip, now)
+        trip.letting = Letting(stage, peer, now + LET_GO_S)
+        return [Say(peer, Inquire(samples=(trip.sample,), let_go=True))]
+
+    def _replace(self, trip: Trip, now: float, *, kept: bool = False) -> list[Say]:
+        """It answered, or will not. ``kept``: it had counted, so it stays on the route."""
+        letting, trip.letting = trip.letting, None
+        assert letting is not None
+        if not kept:
+            self._leave(trip, letting.stage)
+        if trip.mask():
+            return self._embark(trip, now)
+        self._complete(trip, now)
+        return []
+
+    def _again(self, trip: Trip, stage: int | None, cause: str, now: float) -> list[Say]:
+        """Another attempt without the peer of ``stage``, which has not begun with the sample."""
+        self.ledger.causes[cause] += 1
+        if stage is not None:
+            self._leave(trip, stage)
+        return self._embark(trip, now)
+
+    def _leave(self, trip: Trip, stage: int) -> None:
+        peer, trip.route[stage] = trip.route[stage], None
+        trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}
+        if peer is not None:
+            avoid = trip.avoid.get(stage, set()) | {peer}
+            # With nobody else to turn to, whoever failed before is as good as the rest.
+            trip.avoid[stage] = avoid if self._live[stage] - avoid else {peer}
+
+    def _recount(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
+        """``stage`` has lost the sample after it had counted it."""
+        trip.counted.pop(stage, None)
+        if trip.sample in self._open:
+            return [] if trip.still else self._again(trip, None, cause, now)
+        self._open.add(trip.sample)
+        self.ledger.whole -= 1
+        # Whoever counted elsewhere has its answer in store, hence the same way again.
+        return self._again(trip, None, cause, now)
+
+    def _unpark(self, now: float) -> list[Say]:
+        acts: list[Say] = []
+        for trip in self._opened():
+            if trip.parked:
+                acts += self._embark(trip, now)
+        return acts
+
+    # ---- receipts ---------------------------------------------------------------------------
+
+    def _forwarded(self, trip: Trip, receipt: Receipt, now: float) -> None:
+        trip.forwarded.setdefault(receipt.stage, now)
+        if receipt.stage == self.stages - 1 and receipt.tokens:
+            trip.loss = receipt.loss
+        self.flow.waited(receipt.stage, receipt.waited_s, receipt.busy_s)
+
+    def _counted(self, trip: Trip, peer: str, receipt: Receipt, now: float) -> list[Say]:
+        stage = receipt.stage
+        if stage in trip.counted or stage in trip.settled:
+            return []
+        trip.counted[stage] = (peer, receipt.version)
+        trip.at = now
+        trip.answered.setdefault(stage, now)
+        self._measure(trip, peer, receipt, now)
+        if trip.sample in self._open and not trip.mask() and trip.letting is None:
+            self._complete(trip, now)
+        return []
+
+    def _measure(self, trip: Trip, peer: str, receipt: Receipt, now: float) -> None:
+        """Seconds from the way to ``peer`` until its output, and until its answer."""
+        stage = receipt.stage
+        if stage not in trip.forwarded:
+            return
+        before = trip.forwarded.get(stage - 1, trip.began if trip.attempt == 0 else None)
+        after = trip.answered.get(stage + 1, trip.forwarded[stage])
+        if before is not None:
+            seconds = trip.forwarded[stage] - before + max(0.0, now - after)
+            self._wirings[stage].finished(peer, trip.load.rows, max(seconds, 1e-6), now)
+
+    def _complete(self, trip: Trip, now: float) -> None:
+        self._open.discard(trip.sample)
+        self.ledger.whole += 1
+        trip.late, trip.avoid = 0, {}
+        if trip.loss is not None:
+            tokens = trip.load.rows * trip.load.length
+            done = Finished(trip.sample, trip.loss / tokens, tokens, now - trip.began)
+            self.finished.append(done)
+            trip.loss = None
+        self.flow.completed(now - trip.began)
+
+    # ---- commits ----------------------------------------------------------------------------
+
+    def _settle(self, trip: Trip, stage: int, now: float) -> list[Say]:
+        trip.settled.add(stage)
+        was_open = trip.sample in self._open
+        if was_open and not trip.mask() and not trip.still:
+            self._complete(trip, now)  # its receipt was lost, its commit was not
+        if len(trip.settled) < self.stages or trip.sample in self._open:
+            return []
+        del self._trips[trip.sample]
+        self.ledger.whole -= 1
+        self.ledger.settled += 1
+        peers = sorted({peer for peer in trip.route if peer is not None})
+        return [Say(peer, Forget(samples=(trip.sample,))) for peer in peers]
+
+    def _inquire(self, now: float) -> list[Say]:
+        """Ask about samples whose stage has moved on without a word of them."""
+        asked: dict[str, list[int]] = {}
+        for trip in self._trips.values():
+            if now < trip.asked_at + ASK_AGAIN_S:
+                continue
+            for stage, (peer, version) in trip.counted.items():
+                overdue = self.steps.get(stage, 0) >= version + OVERDUE_STEPS
+                gone = peer not in self._live[stage]
+                if stage in trip.settled or not (overdue or gone):
+                    continue
+                witness = self._witness(stage, peer)
+                if witness is not None:
+                    trip.asked_at = now
+                    asked.setdefault(witness, []).append(trip.sample)
+        return [
+            Say(peer, Inquire(samples=tuple(samples[start : start + MAX_SAMPLES])))
+            for peer, samples in asked.items()
+            for start in range(0, len(samples), MAX_SAMPLES)
+        ]
+
+    def _witness(self, stage: int, holder: str) -> str | None:
+        if holder in self._live[stage]:
+            return holder
+        return min(self._live[stage], default=None)
+
+    def _gone(self, trip: Trip, stage: int, witness: str) -> bool:
+        """Whether "unknown", said by ``witness``, means that the sample is lost."""
+        holder = trip.counted[stage][0]
+        return witness == holder or holder not in self._live[stage]
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _opened(self) -> list[Trip]:
+        return [self._trips[sample] for sample in sorted(self._open)]
+
+    def _suspect(self, trip: Trip) -> int:
+        """The stage whose sign is missing: forward from the front, then backward from the end."""
+        for stage in range(self.stages):
+            if stage not in trip.forwarded:
+                return stage
+        mask = trip.mask()
+        for stage in reversed(range(self.stages)):
+            if stage in mask or (stage not in trip.answered and stage > min(mask, default=0)):
+                return stage
+        return 0
+
+    def _deadline(self, trip: Trip) -> float:
+        if trip.letting is not None:
+            return trip.letting.until
+        stage = self._suspect(trip)
+        peer = trip.route[stage]
+        if peer is None:
+            return math.inf
+        patience_s = self._wirings[stage].patience_s(peer, trip.load.rows)
+        return trip.at + patience_s * 2.0 ** min(trip.late, MAX_DOUBLINGS)
