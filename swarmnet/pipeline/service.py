@@ -75,13 +75,6 @@ class StageService:
         async with self._lane:
             return await self._run_in_lane(work)
 
-    async def settle_weights(self) -> None:
-        """Until no weight gradient waits: a contribution holds whole samples only."""
-        async with self._lane:
-            samples = self.book.heavy()
-            if samples:
-                await self._weigh(samples)
-
     # ---- letters (Inbox) --------------------------------------------------------------------
 
     def room(self, letter: Message) -> int:
@@ -122,7 +115,7 @@ class StageService:
                 case Say(peer, letter, payload):
                     self.post.send(peer, letter, payload)
                 case Drop(handle):
-                    self._works.drop([handle])
+                    self._works.drop(handle)
 
     # ---- work -------------------------------------------------------------------------------
 
@@ -139,7 +132,7 @@ class StageService:
                 case Task.BACKWARD:
                     await self._backward(samples)
                 case Task.WEIGH:
-                    await self._weigh(samples)
+                    await self._weigh()
         return True
 
     async def _forward(self, samples: list[int]) -> None:
@@ -168,10 +161,8 @@ class StageService:
             else:
                 self.perform(self.book.turned(sample, answer, now))
 
-    async def _weigh(self, samples: list[int]) -> None:
-        handles = [self.book.record(sample).handle for sample in samples]
-        await self._run_in_lane(self._works.weigh, handles)
-        self.perform(self.book.weighed(samples))
+    async def _weigh(self) -> None:
+        self.perform(self.book.weighed(await self._run_in_lane(self._works.weigh)))
         self.counted()
 
     def _refuse(self, sample: int, sender: str) -> None:

@@ -7,7 +7,7 @@ Rules
 2. The output is kept until the trainer forgets the sample, so that it can be sent on to another
    peer when the next one was lost; the answer likewise for the stage before.
 3. A sample counts here once its weight gradient is in the sums, and only if the mask says so and
-   no earlier commit holds it.
+   no earlier commit holds it. That is settled when its backward begins; from then on it is *held*.
 4. Gradients are never refused, forwards are when too many wait: so a full pipeline drains.
 5. Backward goes before forward, and weight gradients wait until nothing else does, or until many
    of them wait.
@@ -16,7 +16,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from swarmnet.errors import MessageError
@@ -54,7 +54,6 @@ class Phase(Enum):
     GOT = auto()
     TURNING = auto()
     HEAVY = auto()
-    WEIGHING = auto()
     ANSWERED = auto()
 
 
@@ -119,8 +118,6 @@ class Record:
     answer: memoryview | None = None
     awaits: bool = False
     """The output is sent and its gradient has not come."""
-    weighs: bool = False
-    """Its weight gradient is under way or in the sums."""
     loss: float = 0.0
     tokens: int = 0
     waited_s: float = 0.0
@@ -135,24 +132,14 @@ class Record:
         return "" if place.last else self.route[place.stage + 1]
 
 
-@dataclass
-class Held:
-    """Samples in the sums: running, and those that were frozen for a step under way."""
-
-    running: dict[int, int] = field(default_factory=dict)
-    frozen: dict[int, int] = field(default_factory=dict)
-
-    def __contains__(self, sample: int) -> bool:
-        return sample in self.running or sample in self.frozen
-
-
 class StageBook:
     """One stage peer's samples. Times are the caller's seconds."""
 
     def __init__(self, place: Place, committed: Callable[[int], bool]) -> None:
         """``committed``: whether a step of this stage, as far as remembered, holds a sample."""
         self.place = place
-        self.held = Held()
+        self.held: dict[int, int] = {}
+        """Samples in the sums, or on their way there for certain, with their tokens."""
         self.steps: dict[int, int] = {}
         """Newest step heard of, by stage; this peer's own is the caller's to set."""
         self.work_s = 0.05
@@ -180,7 +167,7 @@ class StageBook:
         ids = 4 * letter.rows * (letter.length + 1)
         if len(payload) < ids or (self.place.stage == 0) != (len(payload) == ids):
             return [self._receipt(letter, "refused")]
-        entry = Entry(letter.rows, letter.length, payload[:ids], payload[ids:])
+        entry = Entry(letter.sample, letter.rows, letter.length, payload[:ids], payload[ids:])
         mask = mask_stages(letter.mask)
         record = Record(letter, entry, now, letter.route, letter.attempt, mask)
         self._records[letter.sample] = record
@@ -249,24 +236,21 @@ class StageBook:
         most, heavy = self.place.max_batch, len(self._in[Phase.HEAVY])
         turning = list(self._in[Phase.GOT])
         if turning and heavy < LATEST_W:
-            return self._begin(Task.BACKWARD, Phase.TURNING, turning[:most])
+            return self._turn(turning[:most])
         waiting = self._of(Phase.WAITING)
         if waiting and heavy < LATEST_W:
             shape = _shape(waiting[0])
             alike = [record.letter.sample for record in waiting if _shape(record) == shape]
             return self._begin(Task.FORWARD, Phase.FORWARDING, alike[:most])
-        return (Task.WEIGH, self.heavy()) if heavy else None
-
-    def heavy(self) -> list[int]:
-        """All samples whose weight gradients wait; they are marked as under way."""
-        return self._begin(Task.WEIGH, Phase.WEIGHING, list(self._in[Phase.HEAVY]))[1]
+        return (Task.WEIGH, []) if heavy else None
 
     def record(self, sample: int) -> Record:
         return self._records[sample]
 
     def gradient(self, sample: int) -> Gradient:
         record = self._records[sample]
-        return Gradient(record.handle, record.entry, record.gradient)
+        counts = sample in self.held
+        return Gradient(sample, record.handle, record.entry, record.gradient, counts)
 
     def forwarded(self, sample: int, done: Exit, now: float) -> list[Act]:
         record = self._records.get(sample)
@@ -285,32 +269,27 @@ class StageBook:
         if record is None:
             return []
         self._delete(record)
+        self.held.pop(sample, None)
         dropped = [Drop(record.handle)] if record.handle is not None else []
         return [*dropped, self._receipt(record.letter, "refused", record)]
 
     def turned(self, sample: int, answer: Answer, now: float) -> list[Act]:
-        record = self._records.get(sample)
-        if record is None:
-            return [Drop(answer.handle)]
-        record.answer, record.handle = answer.payload, answer.handle
+        record = self._records[sample]
+        record.answer, record.handle = answer.payload, None
         record.gradient, record.since = NOTHING, now
         acts = self._answer(record)
-        if self._counts(sample, record):
-            record.weighs = True
+        if sample in self.held:
             self._move(record, Phase.HEAVY)
             return acts
-        record.handle = None
         self._move(record, Phase.ANSWERED)
-        return [*acts, Drop(answer.handle), self._receipt(record.letter, "answered", record)]
+        return [*acts, self._receipt(record.letter, "answered", record)]
 
     def weighed(self, samples: Iterable[int]) -> list[Act]:
         """Their weight gradients are in the sums: from now on they count."""
         acts: list[Act] = []
         for sample in samples:
             record = self._records.get(sample)
-            if record is not None:
-                self.held.running[sample] = record.tokens
-                record.handle = None
+            if record is not None and record.phase is Phase.HEAVY:
                 self._move(record, Phase.ANSWERED)
                 acts.append(self._receipt(record.letter, "counted", record))
         return acts
@@ -322,36 +301,28 @@ class StageBook:
 
     # ---- steps ------------------------------------------------------------------------------
 
-    def freeze(self) -> dict[int, int]:
-        """The running samples become a contribution: id -> tokens."""
-        assert not self.held.frozen
-        self.held.frozen, self.held.running = self.held.running, {}
-        return self.held.frozen
-
-    def put_back(self) -> None:
-        """The contribution came to nothing: its samples wait for the next one."""
-        self.held.running = {**self.held.frozen, **self.held.running}
-        self.held.frozen = {}
-
     def commit(self, samples: Iterable[int], step: int) -> list[Act]:
-        """A step holds these; each trainer hears of its own. The contribution is over."""
-        self.held.frozen = {}
-        return self._tell(samples, "committed", step)
+        """A step of this stage holds these; each trainer hears of its own."""
+        known = [sample for sample in samples if sample in self._records]
+        for sample in known:
+            self.held.pop(sample, None)
+        return self._tell(known, "committed", step)
 
-    def void(self, step: int) -> list[Act]:
-        """The sums were dropped, frozen ones too: nothing of them counts."""
-        lost = [*self.held.running, *self.held.frozen]
-        self.held = Held()
-        for sample in lost:
-            self._records[sample].weighs = False
-        return self._tell(lost, "void", step)
+    def void(self, samples: Iterable[int], step: int) -> list[Act]:
+        """These were dropped from the sums, or from the way there: nothing of them counts."""
+        known = [sample for sample in samples if sample in self._records]
+        for sample in known:
+            self.held.pop(sample, None)
+            if self._records[sample].phase is Phase.HEAVY:
+                self._move(self._records[sample], Phase.ANSWERED)
+        return self._tell(known, "void", step)
 
     # ---- inside -----------------------------------------------------------------------------
 
     def _fate(self, sample: int) -> Fate:
         if self._committed(sample):
             return "committed"
-        return "held" if sample in self.held or sample in self._in[Phase.WEIGHING] else "unknown"
+        return "held" if sample in self.held else "unknown"
 
     def _of(self, phase: Phase) -> list[Record]:
         return [self._records[sample] for sample in self._in[phase]]
@@ -367,17 +338,25 @@ class StageBook:
         del self._in[record.phase][sample], self._records[sample]
 
     def _unanswered(self) -> int:
-        done = (Phase.ANSWERED, Phase.HEAVY, Phase.WEIGHING)
-        return len(self._records) - sum(len(self._in[phase]) for phase in done)
+        answered = len(self._in[Phase.ANSWERED]) + len(self._in[Phase.HEAVY])
+        return len(self._records) - answered
 
     def _begin(self, task: Task, phase: Phase, samples: list[int]) -> tuple[Task, list[int]]:
         for sample in samples:
             self._move(self._records[sample], phase)
         return task, samples
 
+    def _turn(self, samples: list[int]) -> tuple[Task, list[int]]:
+        for sample in samples:
+            record = self._records[sample]
+            if self._counts(sample, record):
+                self.held[sample] = record.tokens
+        return self._begin(Task.BACKWARD, Phase.TURNING, samples)
+
     def _counts(self, sample: int, record: Record) -> bool:
+        """Whether it shall count here and does not yet."""
         wanted = self.place.stage in record.mask
-        return wanted and not record.weighs and not self._committed(sample)
+        return wanted and sample not in self.held and not self._committed(sample)
 
     def _again(self, record: Record, letter: Forward | Resume) -> list[Act]:
         """A newer attempt: another route perhaps, and a mask that may ask to count after all."""
@@ -394,7 +373,7 @@ class StageBook:
             return []
         if record.phase is Phase.SENT:
             return self._onward(record)
-        if record.phase not in (Phase.ANSWERED, Phase.HEAVY, Phase.WEIGHING):
+        if record.phase not in (Phase.ANSWERED, Phase.HEAVY):
             return []
         acts: list[Act] = []
         if record.phase is Phase.ANSWERED:
@@ -491,11 +470,11 @@ class StageBook:
         return tuple(self.steps.get(stage, 0) for stage in range(self.place.stages))
 
     def _forget(self, sample: int, record: Record) -> list[Act]:
-        if record.phase in (Phase.FORWARDING, Phase.TURNING, Phase.WEIGHING):
-            record.mask = frozenset()  # in the compute thread's hands: let it come to nothing
-            return []
         if sample in self.held:
             record.output = NOTHING
+            return []
+        if record.phase in (Phase.FORWARDING, Phase.TURNING):
+            record.mask = frozenset()  # in the compute thread's hands: let it come to nothing
             return []
         self._delete(record)
         return [Drop(record.handle)] if record.handle is not None else []

@@ -17,6 +17,7 @@ NOTHING = memoryview(b"")
 class Entry:
     """One microbatch at the door: (rows, length + 1) int32 ids, and the boundary's bytes."""
 
+    sample: int
     rows: int
     length: int
     ids: memoryview
@@ -36,21 +37,25 @@ class Exit:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient of a forward's output as bytes; the tail makes its own."""
+    """The gradient of a forward's output as bytes; the tail makes its own.
 
+    ``counts``: the weight gradient is wanted too, and follows with ``weigh``.
+    """
+
+    sample: int
     handle: Handle
     entry: Entry
-    payload: memoryview = NOTHING
+    payload: memoryview
+    counts: bool
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The gradient of the input as bytes (none at the first stage), weight gradients to follow.
+    """The gradient of the input as bytes, none at the first stage.
 
     ``recomputed``: the forward's own parameters were gone, so newer ones were used knowingly.
     """
 
-    handle: Handle
     payload: memoryview
     recomputed: bool = False
 
@@ -69,10 +74,10 @@ class Works(Protocol):
 
     def backward(self, gradients: Sequence[Gradient]) -> list[Answer | PayloadError]: ...
 
-    def weigh(self, handles: Sequence[Handle]) -> None:
-        """Add the weight gradients of these to the sums: from here on the samples count."""
+    def weigh(self) -> Sequence[int]:
+        """Add the weight gradients that wait longest to the sums: these samples count from now."""
         ...
 
-    def drop(self, handles: Sequence[Handle]) -> None:
-        """These come to nothing: free their graphs, whatever their state."""
+    def drop(self, handle: Handle) -> None:
+        """This forward comes to nothing: free its graph. Any thread."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import deque
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Weight:
         self.version = 0
         self.sum = 0.0
         self.forwards = 0
-        self.waiting = {}
+        self.waiting = deque()
 
     def forward(self, entries):
         return [self._exit(entry) for entry in entries]
@@ -50,14 +51,16 @@ class Weight:
     def _answer(self, gradient):
         x = gradient.handle["x"]
         g = np.ones_like(x) if self.last else np.frombuffer(gradient.payload, np.float64)
-        gradient.handle["g"] = g
-        answer = NOTHING if self.first else memoryview((g * self.weight).tobytes())
-        return Answer(gradient.handle, answer)
+        if gradient.counts:
+            self.waiting.append((gradient.sample, float(g @ x)))
+        return Answer(NOTHING if self.first else memoryview((g * self.weight).tobytes()))
 
-    def weigh(self, handles):
-        self.sum += sum(float(handle["g"] @ handle["x"]) for handle in handles)
+    def weigh(self):
+        sample, heavy = self.waiting.popleft()
+        self.sum += heavy
+        return [sample]
 
-    def drop(self, handles):
+    def drop(self, handle):
         pass
 
 

@@ -23,7 +23,7 @@ async def whole(pipeline, n=N, within_s=600.0):
 
 def held_once(pipeline, n=N):
     for stage in range(len(pipeline.counts)):
-        held = [sample for peer in pipeline.of(stage) for sample in peer.book.held.running]
+        held = [sample for peer in pipeline.of(stage) for sample in peer.book.held]
         assert len(held) == n
         assert len(set(held)) == n
 
