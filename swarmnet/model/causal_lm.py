@@ -7,7 +7,7 @@ hash and found through the peer file. Code beside the weights is never run, pick
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,17 @@ from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from swarmnet.boundary import Boundary
 from swarmnet.config import Section
 from swarmnet.content import PATTERN, content_hash
 from swarmnet.errors import ModelError, StorageError
-from swarmnet.model import Tokenizer
+from swarmnet.model import Plan, StageModule, Tokenizer
+from swarmnet.model._anatomy import Anatomy, dissect
+from swarmnet.model._cut import plan
+from swarmnet.model._join import Joint, write
+from swarmnet.model._stages import BOUNDARY, full_name
 from swarmnet.model._tokenizers import ByteTokenizer, FolderTokenizer
+from swarmnet.model._weights import Checkpoint, Seeded, Source, furnish, part_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -35,7 +41,11 @@ class CausalLM:
 
     class Config(Section):
         architecture: str = Field("llama", description="model_type of transformers")
-        config: dict[str, Any] = Field({}, description="keys of the architecture's own config")
+        config: dict[str, Any] = Field(
+            {},
+            description="keys of the architecture's own config; stages of a pipeline train a tied "
+            "embedding and head as two matrices that begin equal",
+        )
         folder: str = Field("", pattern=f"^$|{PATTERN}", description="content hash of a folder")
 
         @model_validator(mode="after")
@@ -50,13 +60,46 @@ class CausalLM:
         self._folder = _found(config.folder, folders) if config.folder else None
 
     def build(self, seed: int) -> nn.Module:
-        tokenizer = self.tokenizer()
         module = self._loaded() if self._folder else self._initialised(seed)
-        known = module.config.get_text_config().vocab_size
-        if known < tokenizer.vocab_size:
-            raise ModelError(f"model: vocab_size {known} is below the {tokenizer.vocab_size} ids")
+        self._check_vocab(module.config)
         module.train()
         return module
+
+    def plan(self, stages: int) -> Plan:
+        anatomy = self._anatomy()
+        return plan(anatomy.costs(), stages, width=anatomy.width, vocab=anatomy.vocab)
+
+    def stage(self, seed: int, index: int, stages: int, boundary: Boundary) -> StageModule:
+        """See ``ModelBuilder``. Foreign parts never exist but as shapes.
+
+        A tied head and embedding are untied at the cut, since keeping them equal would send their
+        gradients, V times d values, around the chain at every step. Both begin with the same
+        bits. A single stage is not cut and keeps them tied.
+        """
+        anatomy = self._anatomy()
+        layers = plan(anatomy.costs(), stages, width=anatomy.width, vocab=anatomy.vocab).layers
+        first, last = index == 0, index == stages - 1
+        with _blamed(self._name):
+            furnish(anatomy, anatomy.of(layers[index], first, last), self._source(seed, anatomy))
+        ends = _ends(boundary, anatomy, seed, index, stages)
+        stage = StageModule(anatomy, layers[index], index, stages, ends)
+        stage.train()
+        if stages > 1:
+            boundary.constrain(stage, first, last)
+        return stage
+
+    def join(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        parts = _joint(self._anatomy()).parts(states)
+        return {name: value for part in parts for name, value in part.items()}
+
+    def save_joined(self, states: Sequence[Mapping[str, Tensor]], folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            anatomy = self._anatomy()
+            written = write(_joint(anatomy).parts(states), len(states), folder)
+            self._save_settings(anatomy, folder, untied=written >= anatomy.tied.keys())
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{folder}: the model cannot be written: {error}") from error
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
@@ -76,6 +119,50 @@ class CausalLM:
             return ByteTokenizer()
         with _blamed(f"{self._folder}: tokenizer"):
             return FolderTokenizer(self._folder)
+
+    @property
+    def _name(self) -> str:
+        return str(self._folder) if self._folder else f"model {self.config.architecture!r}"
+
+    def _check_vocab(self, config: PreTrainedConfig) -> None:
+        known, needed = config.get_text_config().vocab_size, self._tokenizer.vocab_size
+        if known < needed:
+            raise ModelError(f"model: vocab_size {known} is below the {needed} ids")
+
+    def _anatomy(self) -> Anatomy:
+        """Of the model without weights, embedding and head not tied."""
+        from transformers import AutoModelForCausalLM
+
+        auto: Any = AutoModelForCausalLM
+        config = _read(self._folder) if self._folder else self._described()
+        if getattr(config, "quantization_config", None):
+            raise ModelError(f"{self._name}: quantized weights cannot be trained")
+        self._check_vocab(config)
+        tied = getattr(config, "tie_word_embeddings", False)
+        config.tie_word_embeddings = False
+        with _blamed(self._name), torch.device("meta"):
+            model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            model.config.tie_word_embeddings = tied
+            return dissect(model)
+
+    def _source(self, seed: int, anatomy: Anatomy) -> Source:
+        if self._folder is None:
+            return Seeded(seed)
+        return Checkpoint(self._folder, anatomy.prefix)
+
+    def _save_settings(self, anatomy: Anatomy, folder: Path, untied: bool) -> None:
+        """What stands beside the weights: config, settings of generation, tokenizer."""
+        from transformers import GenerationConfig
+
+        config = anatomy.model.config
+        config.tie_word_embeddings = config.tie_word_embeddings and not untied
+        config.architectures = [type(anatomy.model).__name__]
+        config.save_pretrained(folder)
+        generation = anatomy.model.generation_config
+        if self._folder and (self._folder / "generation_config.json").is_file():
+            generation = GenerationConfig.from_pretrained(self._folder, local_files_only=True)
+        generation.save_pretrained(folder)
+        self._tokenizer.save(folder)
 
     def _initialised(self, seed: int) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM
@@ -143,6 +230,35 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _read(folder: Path) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    with _blamed(str(folder)):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        return config
+
+
+def _ends(
+    boundary: Boundary, anatomy: Anatomy, seed: int, index: int, stages: int
+) -> nn.ModuleDict:
+    """The boundary's modules of one stage, named and seeded after their cut."""
+    makers = {"receiver": boundary.receiver} if index > 0 else {}
+    makers |= {"sender": boundary.sender} if index < stages - 1 else {}
+    ends = nn.ModuleDict()
+    for name, make in makers.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(part_seed(seed, full_name(f"{BOUNDARY}{name}", index)))
+            ends[name] = make(anatomy.width, anatomy.vocab)
+    return ends
+
+
+def _joint(anatomy: Anatomy) -> Joint:
+    state = anatomy.model.state_dict()
+    return Joint({name: tuple(value.shape) for name, value in state.items()}, anatomy.tied)
 
 
 def _found(digest: str, folders: Mapping[str, Path]) -> Path:

@@ -32,6 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(_CHOICES, _SETTLED),
     # A corpus holds token ids, so it needs the model's tokenizer protocol.
     "data": _SETTLED | {"model"},
+    # A stage ends in what its boundary sends.
+    "model": _SETTLED | {"boundary"},
     # What crosses a cut is coded by the run's codecs.
     "boundary": _SETTLED | {"codec"},
     "exchange": _SETTLED.union(_CHOICES),
