@@ -107,7 +107,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None]:
         left: _Left = ctx.left
         x, weight = ctx.saved_tensors
-        rows, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        # What waits for W must hold numbers only: x still knows the whole graph that made it.
+        rows, inputs = _rows(gradient), _rows(x.detach())
         if left.weight_spot is not None:
             pair = (inputs, rows) if left.transposed else (rows, inputs)
             left.leave(partial(_add_product, left.weight_spot, *pair))
@@ -132,8 +133,8 @@ class _Embedding(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
         left: _Left = ctx.left
         if left.weight_spot is not None:
-            rows = gradient.reshape(-1, gradient.shape[-1])
-            left.leave(partial(_add_rows, left.weight_spot, ctx.ids.reshape(-1), rows))
+            rows = _rows(gradient)
+            left.leave(partial(_add_rows, left.weight_spot, ctx.ids.flatten(), rows))
         return None, None, None
 
 
@@ -145,6 +146,11 @@ def _linear(left: _Left, x: Tensor) -> Tensor:
 def _embedding(left: _Left, ids: Tensor) -> Tensor:
     result: Tensor = _Embedding.apply(left, ids, left.weight)  # type: ignore[no-untyped-call]
     return result
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(..., n) -> (rows, n)."""
+    return values.reshape(-1, values.shape[-1])
 
 
 def _is_plain(layer: nn.Embedding) -> bool:

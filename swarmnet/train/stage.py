@@ -65,7 +65,7 @@ class StageCore:
         constrain: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """``constrain`` brings the moved weights to where the run's boundary wants them."""
-        self._master = master
+        self.master = master
         self._constrain = constrain
         self._current, self._other = (Side(master.module, master.theta) for _ in range(2))
         self._sums = Accumulators(master.theta)
@@ -182,21 +182,21 @@ class StageCore:
         The inner optimizer clips it, once, by its norm over this stage; ``mean`` is spent. Peers
         that step from the same state with the same mean stay identical.
         """
-        theta = self._master.theta
+        theta = self.master.theta
         if mean.shape != theta.shape:
             raise ValueError(f"a mean gradient of {tuple(mean.shape)} for {tuple(theta.shape)}")
         mean = mean.to(theta)
-        for parameter, span in spans(self._master.module):
+        for parameter, span in spans(self.master.module):
             parameter.grad = mean[span].view(parameter.shape)
-        self._master.inner.step(lr)
+        self.master.inner.step(lr)
         self.publish()
 
     def publish(self) -> None:
         """Serve the master's weights, whoever moved them, as the next version."""
         if self._constrain is not None:
-            self._constrain(self._master.module)
+            self._constrain(self.master.module)
         self._version += 1
-        self._other.publish(self._master.theta, self._version)
+        self._other.publish(self.master.theta, self._version)
         self._current, self._other = self._other, self._current
 
     def load(self, tensors: Mapping[str, Tensor], version: int, *, met: bool = False) -> None:
@@ -205,13 +205,13 @@ class StageCore:
         Raises:
             PayloadError: the state does not fit; nothing is changed.
         """
-        self._master.load(tensors, met=met)
+        self.master.load(tensors, met=met)
         self.drop()
         if self._sums.out is not None:
             self._sums.discard(self._sums.out)
         self._other.drop()
         self._version = version
-        self._current.publish(self._master.theta, version)
+        self._current.publish(self.master.theta, version)
 
     # ---- inside -------------------------------------------------------------------------------
 
