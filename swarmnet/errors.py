@@ -18,6 +18,8 @@
     │   ├── FrameError                bytes that are no frame of ours, or too long
     │   ├── MessageError              a frame whose content has the wrong shape
     │   └── PayloadError              a payload of the wrong size, or not finite
+    │       └── SampleRefused            microbatches that do not fit, or whose numbers broke
+    ├── StaleVersion               nobody's act: the weights moved on; begin again with the new ones
     └── StorageError               the disk: the previous checkpoint survives
 
 A lost partner is data and not an exception: ``LinkError`` and ``PeerFault`` end one exchange
@@ -105,6 +107,21 @@ class MessageError(PeerFault):
 
 class PayloadError(PeerFault):
     """A tensor payload of the wrong size or with values that are not finite."""
+
+
+class SampleRefused(PayloadError):
+    """Microbatches whose shapes do not fit or whose numbers are not finite; nothing was counted.
+
+    ``samples`` names them, so that the others of their batch can go again without them.
+    """
+
+    def __init__(self, message: str, samples: tuple[int, ...]) -> None:
+        super().__init__(f"{message}: sample {', '.join(f'{sample:016x}' for sample in samples)}")
+        self.samples = samples
+
+
+class StaleVersion(SwarmnetError):
+    """The weights of that version are gone: go through the stage again with the current ones."""
 
 
 class StorageError(SwarmnetError):

@@ -67,7 +67,7 @@ class AdamW:
 
     def _flat(self) -> Tensor:
         numel = sum(p.numel() for p in self._parameters)
-        return torch.zeros(numel, dtype=torch.float32, device=self._parameters[0].device)
+        return self._parameters[0].new_zeros(numel)
 
     def _place_state(self) -> None:
         """Make torch's per-parameter state views into the flat moments."""

@@ -78,6 +78,10 @@ class Replica:
         self._frozen = deque(Frozen(self.theta, self._arithmetic) for _ in range(2))
         self._spare = [torch.empty_like(self.theta)]
 
+    @property
+    def inner(self) -> Inner:
+        return self.rules.inner
+
     # ---- for the exchange ---------------------------------------------------------------------
 
     @property
