@@ -133,7 +133,7 @@ class RunConfig(Section):
     reduce: Choice = Choice(name="mean")
     codec: Choice = Choice(name="raw")
     pipeline: Pipeline = Pipeline()
-    wiring: Choice = Choice(name="round_robin")
+    wiring: Choice = Choice(name="swarm")
     boundary: Choice = Choice(name="plain")
 
     @model_validator(mode="after")

@@ -2,7 +2,8 @@
 
 A trainer keeps one wiring for each stage. It learns who serves the stage, picks, and is told what
 became of each pick; times are seconds on the trainer's monotonic clock, sizes are sequences.
-Nothing here asks the network or the clock: the same calls give the same picks.
+Nothing here asks the network or the clock: the same calls give the same picks. Only microbatches
+are told of; a question about metadata says nothing about a peer's pace and is no sample.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ class Wiring(Protocol):
     rng: random.Random
 
     def serve(self, peers: Iterable[str], now: float) -> None:
-        """Who serves the stage from now on; the others are forgotten with what is known of them."""
+        """Who serves the stage from now on. The others are forgotten, but for their bans."""
         ...
 
     def pick(self, size: float, now: float, avoid: Collection[str] = ()) -> str | None:
         """Who gets the next ``size`` sequences, and is charged for them; None: nobody may now.
 
+        Each pick is open until one of the four reports below closes it.
         ``avoid``: peers that failed this very microbatch; they are taken when nobody else is left.
         """
         ...
@@ -41,7 +43,10 @@ class Wiring(Protocol):
         ...
 
     def refused(self, peer: str, retry_s: float, now: float) -> None:
-        """Its queue is full: no sample and no blame, it is left alone for ``retry_s``."""
+        """Its queue is full: no sample and no blame, it is left alone for ``retry_s``.
+
+        With 0: the pick was not used after all, because the trip broke at another stage.
+        """
         ...
 
     def patience_s(self, peer: str, size: float) -> float:
@@ -49,5 +54,8 @@ class Wiring(Protocol):
         ...
 
     def next_at(self, now: float) -> float | None:
-        """When a ban or a retry time ends, for a trainer that has nobody to pick; None: never."""
+        """When a ban or a retry time ends, for a trainer that has nobody to pick; None: never.
+
+        A report may free a peer earlier: ask again after each of them.
+        """
         ...
