@@ -13,6 +13,8 @@ import torch
 from peers.finish import finish_child
 from peers.nursery import INVITE, RESULT
 from peers.roles.bootstrap import Bootstrap, write_invite
+from peers.roles.stage import serve
+from peers.roles.trainer import train
 from peers.roles.worker import work
 from peers.solo import train_alone
 from peers.station import Station
@@ -22,7 +24,14 @@ from swarmnet.model import ModelBuilder
 from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
-__all__ = ["bootstrap_child", "finish_child", "solo_child", "worker_child"]
+__all__ = [
+    "bootstrap_child",
+    "finish_child",
+    "solo_child",
+    "stage_child",
+    "trainer_child",
+    "worker_child",
+]
 
 
 def bootstrap_child(out: Path, raw: bytes, settings: Mapping[str, Any]) -> int:
@@ -40,6 +49,19 @@ def bootstrap_child(out: Path, raw: bytes, settings: Mapping[str, Any]) -> int:
 def worker_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
     """Join the run and train to its end."""
     return work(_station(out, settings), Invite.decode(invite))
+
+
+def stage_child(
+    out: Path, invite: str, settings: Mapping[str, Any], stage: int | None = None
+) -> int:
+    """Join the run as a stage peer, of a certain stage or where the swarm needs it most."""
+    return serve(_station(out, settings), Invite.decode(invite), stage=stage)
+
+
+def trainer_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
+    """Join the run as a trainer."""
+    torch.set_num_threads(1)
+    return train(_station(out, settings), Invite.decode(invite))
 
 
 def solo_child(out: Path, raw: bytes, steps: int, settings: Mapping[str, Any]) -> int:

@@ -33,6 +33,7 @@ err = Console(stderr=True, highlight=False)
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for everything that is left.")]
 Set = Annotated[list[str], typer.Option("--set", help="Override: section.key=value.")]
+ROLES = ("auto", "worker", "stage", "trainer")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 PeerFile = Annotated[Path | None, typer.Option("--peer", help="TOML file of this machine.")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on (0: any).")]
@@ -86,7 +87,8 @@ def bootstrap(
 def peer(
     invite: Annotated[str, typer.Argument(help="What `swarmnet bootstrap` printed.")],
     peer_file: PeerFile = None,
-    role: Annotated[str, typer.Option(help="auto or worker.")] = "auto",
+    role: Annotated[str, typer.Option(help="auto, worker, stage or trainer.")] = "auto",
+    stage: Annotated[int | None, typer.Option(help="Default: the one most needed.")] = None,
     out: Out = None,
     port: Port = None,
     announce: Announce = [],  # noqa: B006
@@ -101,17 +103,19 @@ def peer(
     from swarmnet.errors import ConfigError
     from swarmnet.wire.invite import Invite
 
-    if role not in ("auto", "worker"):
-        raise ConfigError(f"--role {role!r} is not known; known: auto, worker")
+    if role not in ROLES:
+        raise ConfigError(f"--role {role!r} is not known; known: {', '.join(ROLES)}")
+    if stage is not None and role != "stage":
+        raise ConfigError("--stage is for --role stage")
     decoded = Invite.decode(invite)
     given = RunFile.load(run).raw if run is not None else None
     settings = _peer(peer_file, overrides, port, announce)
     station = _station(out, f"{decoded.run}-peer", settings)
     from peers.console import follow
-    from peers.roles.worker import work
+    from peers.roles import enter
 
     with follow(station.log, decoded.run):
-        code = work(station, decoded, given)
+        code = enter(role, station, decoded, given, stage)
     _say(_closing_line(station.out))
     raise typer.Exit(code)
 

@@ -62,6 +62,11 @@ class Easel:
         self._wanted.put(future)
         return future
 
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for a portrait."""
+        return not self._wanted.empty()
+
     def paint(self, make: Callable[[], Portrait]) -> None:
         """Training thread, between steps: one portrait serves everybody who waits."""
         portrait: Portrait | None = None

@@ -22,6 +22,7 @@ from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 from swarmnet.wire.invite import Invite, parse_address
 
 REFRESH_S = 0.25
+SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
 REFERENCE = "run.toml"
 """The run file's name inside ``--out``."""
@@ -63,6 +64,15 @@ class Link:
         members = self.membership
         live = members.alive(time.monotonic(), states)
         return [p for p in live if (status := members.status(p)) and status.role == "worker"]
+
+    def stages(self, states: tuple[str, ...] = SERVING) -> dict[int, list[str]]:
+        """Live stage peers in one of ``states`` by the stage that they serve."""
+        members, found = self.membership, dict[int, list[str]]()
+        for peer in members.alive(time.monotonic(), states):
+            status = members.status(peer)
+            if status is not None and status.role == "stage":
+                found.setdefault(status.stage, []).append(peer)
+        return found
 
     async def leave(self) -> None:
         """Tell the others, then take the node down. Bounded by a few seconds."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from swarmnet.net.thread import NetThread
 
 ResultT = TypeVar("ResultT")
 LISTEN_S = 0.1
+POLL_S = 0.05
 
 
 class Stop:
@@ -49,6 +51,14 @@ class Stop:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handler)
+
+
+async def until(ready: Callable[[], bool], deadline: float) -> None:
+    """Wait for what no event tells; ``deadline`` in monotonic seconds."""
+    while not ready():
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(POLL_S)
 
 
 @dataclass

@@ -107,6 +107,7 @@ class Pipeline(Section):
         description="together: peers of a stage average gradients and stay identical; "
         "apart: each steps alone and meets others of its stage as outer and cadence say",
     )
+    floor: int = Field(2, ge=1, description="a stage with so many peers is never left by one")
     delayed: bool = Field(False, description="a step's gradient is applied one batch later")
     handover: Literal["direct", "hub"] = Field(
         "direct", description="stage to stage, or every boundary through the trainer"

@@ -72,6 +72,88 @@ class StateTaken(Event):
 
 
 @dataclass(frozen=True)
+class StageTaken(Event):
+    """A stage peer begins to serve: its ``stage``, and the one it left (-1: it is new)."""
+
+    name = "stage_taken"
+    stage: int
+    left: int
+    layers: list[int]
+    parameters: int
+    step: int
+    seconds: float
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class StageStepped(Event):
+    """One step of a stage at one of its peers. ``members`` and ``samples`` of the whole commit;
+    ``own`` are this peer's samples in it; ``lineage`` names all steps so far."""
+
+    name = "stage_step"
+    stage: int
+    step: int
+    members: int
+    samples: int
+    own: int
+    tokens: int
+    lr: float
+    seconds: float
+    lineage: str
+    progress: float
+
+
+@dataclass(frozen=True)
+class StageLoad(Event):
+    """What a stage peer did since its last such event, about once a second."""
+
+    name = "stage_load"
+    stage: int
+    step: int
+    waiting: int
+    under_way: int
+    held: int
+    sequences: int
+    busy_s: float
+    seconds: float
+    recomputed: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class SamplesLost(Event):
+    """Samples that this peer had counted and no step holds; their trainers send them again."""
+
+    name = "samples_lost"
+    stage: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class TripsDone(Event):
+    """A trainer's ledger, and the trips that ended since the last such event.
+
+    Every sample ever begun is open, whole (counted at every stage) or settled (in a step of
+    every stage). ``loss`` in nats per token, 0 without a trip; ``seconds`` a trip's mean.
+    """
+
+    name = "trips"
+    begun: int
+    open: int
+    whole: int
+    settled: int
+    attempts: int
+    causes: dict[str, int]
+    trips: int
+    tokens: int
+    loss: float
+    seconds: float
+    window: int
+    progress: float
+    unserved: list[int]
+
+
+@dataclass(frozen=True)
 class StepDone(Event):
     """One inner step. ``loss`` in nats per token; ``stall_s`` is time waited for the network."""
 

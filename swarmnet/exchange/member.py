@@ -31,6 +31,14 @@ class Status:
     step: int = 0
     rate: float = 0.0
     """Tokens per second, so that readers can extrapolate between words."""
+    stage: int = 0
+    """Of a stage peer: what it serves."""
+    serves: float = 0.0
+    """Sequences per second that it can serve; 0: not measured yet."""
+    demand: float = 0.0
+    """Sequences per second that were asked of it lately."""
+    settled_s: float = 0.0
+    """For how long it has served its stage."""
 
     @property
     def age(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import msgpack
 from swarmnet.net.engine import DHTID, DHTRecord, MSGPackSerializer, RecordValidatorBase
 from swarmnet.net.identity import Identity, verify
 
-RECORDS = ("peers", "control")
+RECORDS = ("peers", "control", "lease")
 """All names that a run keeps in the DHT."""
 VERSION = 1
 MAX_VALUE_BYTES = 2048

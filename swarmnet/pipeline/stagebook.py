@@ -144,6 +144,10 @@ class StageBook:
         """Newest step heard of, by stage; this peer's own is the caller's to set."""
         self.work_s = 0.05
         """What a forward takes, smoothed: for retry times."""
+        self.closed = False
+        """No new sample is taken: this peer is about to leave the stage."""
+        self.asked = self.served = 0
+        """Sequences that came to the door, refused or not, and those that were answered."""
         self._committed = committed
         self._records: dict[int, Record] = {}
         self._in: dict[Phase, dict[int, None]] = {phase: {} for phase in Phase}
@@ -160,8 +164,10 @@ class StageBook:
                 return []
             known.letter = letter
             return self._again(known, letter)
+        self.asked += letter.rows
         waiting = len(self._in[Phase.WAITING])
-        if waiting >= self.place.max_waiting or self._unanswered() >= self.place.max_held:
+        full = waiting >= self.place.max_waiting or self._unanswered() >= self.place.max_held
+        if self.closed or full:
             retry_s = max(RETRY_FLOOR_S, self.work_s * waiting / 2)
             return [self._receipt(letter, "busy", retry_s=retry_s)]
         ids = 4 * letter.rows * (letter.length + 1)
@@ -275,6 +281,7 @@ class StageBook:
 
     def turned(self, sample: int, answer: Answer, now: float) -> list[Act]:
         record = self._records[sample]
+        self.served += record.entry.rows
         record.answer, record.handle = answer.payload, None
         record.gradient, record.since = NOTHING, now
         acts = self._answer(record)

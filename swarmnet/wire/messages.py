@@ -18,6 +18,7 @@ Hex = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]*$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 Work = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Phase = Literal["train", "consensus"]
 Outcome = Literal["applied", "dropped"]
 Answer = Literal["applied", "dropped", "unknown"]
@@ -57,7 +58,11 @@ class Word(BaseModel):
     tokens: Count
     elapsed_s: Seconds
     step: Count
-    rate: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+    rate: Rate
+    stage: Annotated[int, Field(ge=0, lt=256)] = 0
+    serves: Rate = 0.0
+    demand: Rate = 0.0
+    settled_s: Seconds = 0.0
 
 
 class Rumour(BaseModel):

@@ -1,0 +1,412 @@
+"""A stage peer: serves one stage of the model, sums its gradients, steps with its mates.
+
+Life of a stage peer: syncing -> training (-> syncing at another stage -> training) -> consensus,
+while the last samples become part of a step -> serving -> left. All of the network happens in the
+network thread, all computing in one thread of its own; the main thread waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+from swarmnet.pipeline.past import Past
+from swarmnet.pipeline.placement import Serving
+
+from peers.give import Easel, Giver, Portrait, ask_state
+from peers.link import Link, learn_run, start_node
+from peers.mover import Mover
+from peers.stageside import StageSide
+from peers.station import Station, until
+from swarmnet.config import ConfigError, RunFile
+from swarmnet.errors import LinkError, PayloadError, PeerFault, StopRequested, UnreachableError
+from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
+from swarmnet.exchange.membership import Status
+from swarmnet.train import checkpoint
+from swarmnet.train.loop import choose_device
+from swarmnet.wire.invite import Invite
+
+DONOR_STATES = ("training", "paused", "consensus", "serving")
+POLL_S = 0.05
+ASK_AGAIN_S = 1.0
+DONOR_S = 120.0
+"""Longest wait for somebody who gives a stage's state, before a joiner gives up."""
+LOOK_AROUND_S = 20.0
+FLUSH_S = 30.0
+
+
+class StagePeer:
+    """One stage peer's process. ``run`` returns the process's exit code."""
+
+    def __init__(
+        self, station: Station, invite: Invite, given: bytes | None = None, stage: int | None = None
+    ) -> None:
+        """``stage`` None: where the swarm needs it most."""
+        self.station = station
+        self.state = "syncing"
+        self._invite = invite
+        self._given = given
+        self._wanted = stage
+        self._stage = 0
+        self._settled_at = time.monotonic()
+        self._steps = 0
+        self._bytes = 0
+        self._began = time.monotonic()
+        self._easel = Easel()
+        self._thread = ThreadPoolExecutor(1, "swarmnet-compute")
+        self._side: StageSide | None = None
+        self.run_file: RunFile
+        self.link: Link
+
+    def run(self) -> int:
+        """Serve until the run is over and its result was given long enough."""
+        station = self.station
+        node = station.run(start_node(station, self._invite))
+        try:
+            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
+            self._check_run()
+            self.link = station.run(
+                Link.join(station, node, self.run_file, self._invite.owner, self._status)
+            )
+        except BaseException:
+            station.net.run(node.close())
+            raise
+        try:
+            station.run(self._live())
+            reason = "finished"
+        except StopRequested:
+            reason = f"left: {station.stop.reason}"
+        finally:
+            station.net.run(self.link.leave())
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        self._log_finished(reason)
+        return 0 if reason == "finished" else StopRequested.exit_code
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        giver = Giver(
+            self.run_file.raw,
+            self._easel,
+            lambda: self.state in DONOR_STATES,
+            self.station.log.emit,
+        )
+        await self.link.give(giver.handle)
+        self._mover = Mover(self.link, self.run_file.config, self.station.incarnation)
+        target: int | None = await self._first_stage()
+        left = -1
+        while target is not None:
+            self._stage = target
+            self.link.phonebook.nudge()
+            began = time.monotonic()
+            side = self._side = await self._build(target)
+            try:
+                size = await self._take_state(side, moved=left >= 0)
+                self._announce(side, left, time.monotonic() - began, size)
+                left, target = target, await self._serve(side)
+            finally:
+                self._steps += side.steps
+                self._bytes += side.service.post.bytes_sent
+                await side.close()
+
+    async def _serve(self, side: StageSide) -> int | None:
+        """Until the run is over (None) or this peer moves (where to)."""
+        self._settled_at = time.monotonic()
+        self._change_state("training")
+        works = [self.link.node.wait_failed(), self._keep(side), *side.tasks()]
+        running = [asyncio.create_task(work) for work in works]
+        end = asyncio.create_task(self._until_over(side))
+        try:
+            await asyncio.wait([*running, end], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*running, end):
+                if task.done():
+                    task.result()
+            return end.result()
+        finally:
+            for task in (*running, end):
+                task.cancel()
+            await asyncio.gather(*running, end, return_exceptions=True)
+
+    async def _until_over(self, side: StageSide) -> int | None:
+        while not self._over():
+            target = await self._mover.look(self._serving(side))
+            if target is not None:
+                await self._leave_stage(side)
+                return target
+            await asyncio.sleep(POLL_S)
+        deadline = time.monotonic() + FLUSH_S
+        self._change_state("consensus")
+        await until(lambda: self._flushed(side), deadline)
+        self._change_state("serving")
+        await self._write_checkpoint(side)
+        await self._give(side)
+        return None
+
+    async def _leave_stage(self, side: StageSide) -> None:
+        """Take nothing new, and let what is held become part of a step, for a while."""
+        side.service.book.closed = True
+        deadline = time.monotonic() + FLUSH_S
+        await until(lambda: side.empty, deadline)
+        self._change_state("syncing")
+
+    def _flushed(self, side: StageSide) -> bool:
+        """No trainer sends any more, and nothing is held."""
+        training = any(
+            status.role == "trainer"
+            for peer in self.link.membership.alive(time.monotonic(), ("training", "paused"))
+            if (status := self.link.membership.status(peer)) is not None
+        )
+        side.stepping.assembly.flush = not training
+        side.stepping.counted()
+        return not training and side.empty
+
+    async def _give(self, side: StageSide) -> None:
+        until = time.monotonic() + self.station.peer.serve_s
+        while time.monotonic() < until:
+            await self._paint(side)
+            await asyncio.sleep(POLL_S)
+
+    # ---- building -----------------------------------------------------------------------------
+
+    def _check_run(self) -> None:
+        run, peer = self.run_file.config, self.station.peer
+        stages = run.pipeline.stages
+        if stages < 2:
+            raise ConfigError("this run is not cut: stage peers are for runs with [pipeline]")
+        if self._wanted is not None and not 0 <= self._wanted < stages:
+            raise ConfigError(f"--stage {self._wanted}: the run has stages 0 to {stages - 1}")
+        run.model.build("model", peer.models).plan(stages)
+        device = choose_device(peer.device)
+        self.station.log.emit(
+            PeerStarted(
+                role="stage",
+                run=run.name,
+                fingerprint=self.run_file.fingerprint,
+                peer_id=self.station.identity.peer_id,
+                device=str(device),
+                slowdown=peer.slowdown,
+            )
+        )
+
+    async def _first_stage(self) -> int:
+        """The one that was asked for, that of the own checkpoint, or where this peer helps most."""
+        if self._wanted is not None:
+            return self._wanted
+        kept = await asyncio.to_thread(self._kept, None)
+        if kept is not None:
+            return int(kept.facts["stage"])
+        return self._mover.first_stage()
+
+    async def _build(self, stage: int) -> StageSide:
+        side = await asyncio.get_running_loop().run_in_executor(
+            self._thread,
+            StageSide.build,
+            self.station,
+            self.run_file.config,
+            stage,
+        )
+        side.join(self.link, self._thread)
+        await side.open()
+        return side
+
+    # ---- the first state ------------------------------------------------------------------------
+
+    async def _take_state(self, side: StageSide, *, moved: bool) -> int:
+        """A live donor of the stage, the own checkpoint, or the run's seed where nothing began.
+
+        Raises:
+            UnreachableError: the stage was trained, and nobody gives its state.
+        """
+        began = time.monotonic()
+        await self._see_somebody()
+        deadline = began + DONOR_S
+        while True:
+            found = await self._from_donor(side)
+            if found is not None:
+                return self._took(side, "donor", began, *found)
+            kept = None if moved else await asyncio.to_thread(self._kept, side.stage)
+            if kept is not None:
+                await side.adopt(kept, self._newest_step())
+                return self._took(side, "checkpoint", began)
+            if not self._has_begun():
+                await side.adopt(None, 0)
+                return self._took(side, "seed", began)
+            if time.monotonic() > deadline:
+                raise UnreachableError(
+                    f"stage {side.stage} was trained and nobody gives its state: without it this "
+                    "peer would serve other weights than the run's"
+                )
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _from_donor(self, side: StageSide) -> tuple[str, int] | None:
+        for donor in side.donors():
+            try:
+                portrait = await ask_state(self.link.node, donor, "state", side.state_bytes)
+                if portrait.facts.get("stage") != side.stage:
+                    raise PayloadError("the state of another stage")
+                await side.adopt(portrait, None)
+            except (LinkError, PeerFault):
+                continue
+            return donor, side.state_bytes
+        return None
+
+    async def _see_somebody(self) -> None:
+        """Until anybody of the run is seen, nothing can be said about its state."""
+        deadline = time.monotonic() + LOOK_AROUND_S
+        while not self.link.membership.alive(time.monotonic()):
+            if time.monotonic() > deadline:
+                raise UnreachableError("connected, but no record of any other peer can be read")
+            await asyncio.sleep(POLL_S)
+
+    def _has_begun(self) -> bool:
+        """Whether any stage has taken a step."""
+        return self._newest_step() > 0
+
+    def _newest_step(self) -> int:
+        members = self.link.membership
+        known = [members.status(peer) for peer in members.alive(time.monotonic())]
+        return max((s.step for s in known if s is not None and s.role == "stage"), default=0)
+
+    def _took(
+        self, side: StageSide, source: str, began: float, donor: str = "", size: int = 0
+    ) -> int:
+        event = StateTaken(
+            source=source,
+            step=side.version,
+            weights=side.weights_hash(),
+            seconds=time.monotonic() - began,
+            bytes=size,
+            donor=donor,
+        )
+        self.station.log.emit(event)
+        return size
+
+    # ---- state on disk and for others -----------------------------------------------------------
+
+    async def _keep(self, side: StageSide) -> None:
+        """Portraits for whoever asks, checkpoints now and then, a new state when one is missed."""
+        due = time.monotonic() + self.station.peer.checkpoint_s
+        while True:
+            await self._paint(side)
+            if side.missed:
+                await self._catch_up(side)
+            if time.monotonic() >= due:
+                await self._write_checkpoint(side)
+                due = time.monotonic() + self.station.peer.checkpoint_s
+            await asyncio.sleep(POLL_S)
+
+    async def _catch_up(self, side: StageSide) -> None:
+        """A step was missed: mates that took it have the state."""
+        began = time.monotonic()
+        self._change_state("syncing")
+        while (found := await self._from_donor(side)) is None:
+            if not side.donors():
+                # Whoever was ahead is gone: what is here is the best that is left of the stage.
+                await side.stay()
+                break
+            await asyncio.sleep(ASK_AGAIN_S)
+        else:
+            self._took(side, "donor", began, *found)
+        self._change_state("training")
+
+    async def _paint(self, side: StageSide) -> None:
+        if self._easel.wanted:
+            await side.service.exclusively(lambda: self._easel.paint(lambda: self._portrait(side)))
+
+    def _portrait(self, side: StageSide) -> Portrait:
+        facts: dict[str, Any] = {
+            "fingerprint": self.run_file.fingerprint,
+            "step": side.version,
+            "tokens": 0,
+            "elapsed_s": 0.0,
+            "met": True,
+            "stage": side.stage,
+            "past": side.past.pack(),
+        }
+        return Portrait(side.tensors(), facts)
+
+    async def _write_checkpoint(self, side: StageSide) -> None:
+        portrait = await side.service.exclusively(lambda: self._portrait(side))
+        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait)
+
+    def _kept(self, stage: int | None) -> Portrait | None:
+        expect: dict[str, Any] = {"fingerprint": self.run_file.fingerprint}
+        if stage is not None:
+            expect["stage"] = stage
+        found = checkpoint.read(self.station.out / "checkpoint", expect)
+        if found is None:
+            return None
+        tensors, facts = found
+        facts["past"]["commits"] = [(s, bytes.fromhex(ids)) for s, ids in facts["past"]["commits"]]
+        Past.unpack(facts["past"])
+        return Portrait(tensors, facts)
+
+    # ---- numbers --------------------------------------------------------------------------------
+
+    def _serving(self, side: StageSide) -> Serving:
+        load, settled_s = side.load(), time.monotonic() - self._settled_at
+        return Serving(self.link.node.me, side.stage, load.rate, load.demand, settled_s)
+
+    def _over(self) -> bool:
+        done = self.link.progress.share(0, 0.0) >= 1
+        return done or self.link.phonebook.order == "end"
+
+    def _status(self) -> Status:
+        side = self._side
+        load = side.load() if side is not None else None
+        return Status(
+            incarnation=0,
+            counter=0,
+            state=self.state,
+            role="stage",
+            step=side.version if side is not None else 0,
+            stage=self._stage,
+            serves=load.rate if load else 0.0,
+            demand=load.demand if load else 0.0,
+            settled_s=time.monotonic() - self._settled_at,
+        )
+
+    def _change_state(self, state: str) -> None:
+        self.state = state
+        self.link.phonebook.nudge()
+
+    def _announce(self, side: StageSide, left: int, seconds: float, size: int) -> None:
+        event = StageTaken(
+            stage=side.stage,
+            left=left,
+            layers=list(side.layers),
+            parameters=side.parameters,
+            step=side.version,
+            seconds=seconds,
+            bytes=size,
+        )
+        self.station.log.emit(event)
+
+    def _log_finished(self, reason: str) -> None:
+        self.station.log.emit(
+            PeerFinished(
+                reason=reason,
+                steps=self._steps,
+                tokens=0,
+                ok=self._steps,
+                solo=0,
+                failed=0,
+                bytes_sent=self._bytes,
+                train_s=time.monotonic() - self._began,
+                stall_s=0.0,
+                memory=psutil.Process().memory_info().rss,
+            )
+        )
+
+
+def serve(
+    station: Station, invite: Invite, given: bytes | None = None, stage: int | None = None
+) -> int:
+    """Run a stage peer to its end. Raises SwarmnetError."""
+    try:
+        return StagePeer(station, invite, given, stage).run()
+    finally:
+        station.close()

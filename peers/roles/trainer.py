@@ -1,0 +1,255 @@
+"""A trainer: reads text, sends microbatches through the stages, holds no weights, needs no GPU.
+
+Life of a trainer: syncing -> training (-> paused -> training) -> consensus, while its last samples
+become part of steps -> serving -> left. The main thread waits; all happens in the network thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import psutil
+
+from peers.give import Easel, Giver
+from peers.link import Link, learn_run, start_node
+from peers.station import Station, until
+from swarmnet.config import RunFile
+from swarmnet.data import Batches, Corpus
+from swarmnet.errors import ConfigError, StopRequested
+from swarmnet.events import PeerFinished, PeerStarted, TripsDone
+from swarmnet.exchange.membership import Status
+from swarmnet.model import ModelBuilder
+from swarmnet.pipeline.flow import Flow
+from swarmnet.pipeline.traveller import Traveller
+from swarmnet.pipeline.trips import Finished, Load, TripBook
+from swarmnet.wire.invite import Invite
+
+MOST_UNDER_WAY = 64
+SETTLE_S = 60.0
+"""Longest wait, at the end, for the last samples to become part of steps."""
+POLL_S = 0.05
+REPORT_S = 1.0
+SMOOTHING = 0.2
+
+
+class TrainerPeer:
+    """One trainer process. ``run`` returns the process's exit code."""
+
+    def __init__(self, station: Station, invite: Invite, given: bytes | None = None) -> None:
+        self.station = station
+        self._invite = invite
+        self._given = given
+        self.state = "syncing"
+        self._tokens = 0
+        self._rate = 0.0
+        self._next = 0
+        self._began: float | None = None
+        self._ended: list[Finished] = []
+        self._reported = time.monotonic()
+        self.run_file: RunFile
+        self.link: Link
+        self.traveller: Traveller
+
+    def run(self) -> int:
+        """Send microbatches until the run is over. Raises SwarmnetError."""
+        station = self.station
+        node = station.run(start_node(station, self._invite))
+        try:
+            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
+            self._read()
+            self.link = station.run(
+                Link.join(station, node, self.run_file, self._invite.owner, self._status)
+            )
+        except BaseException:
+            station.net.run(node.close())
+            raise
+        try:
+            station.run(self._live())
+            reason = "finished"
+        except StopRequested:
+            reason = f"left: {station.stop.reason}"
+        finally:
+            station.net.run(self.link.leave())
+        self._log_finished(reason)
+        return 0 if reason == "finished" else StopRequested.exit_code
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        await self._open()
+        self._change_state("training")
+        running = [
+            asyncio.create_task(work)
+            for work in (self.traveller.run(), self.link.node.wait_failed(), self._report())
+        ]
+        try:
+            end = asyncio.create_task(self._until_over())
+            await asyncio.wait([*running, end], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*running, end):
+                if task.done():
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self.traveller.post.close()
+        self._tell()
+
+    async def _open(self) -> None:
+        run, me = self.run_file.config, self.link.node.me
+        stages = run.pipeline.stages
+        rng = random.Random(f"{run.seed} {me}")
+        wirings = [run.wiring.build("wiring", rng) for _ in range(stages)]
+        most = max(MOST_UNDER_WAY, 2 * stages)
+        per_step = -(-run.pipeline.batch // run.batch.sequences)
+        flow = Flow(stages, most, most_unsettled=most + 4 * per_step)
+        book = TripBook(me, self.station.incarnation % 2**31, wirings, flow)
+        self.traveller = Traveller(self.link.node, book, self._load)
+        self.traveller.view = self._view
+        self.traveller.finished = self._note
+        giver = Giver(self.run_file.raw, Easel(), lambda: False, self.station.log.emit)
+        await self.link.give(giver.handle)
+        await self.traveller.open()
+
+    async def _until_over(self) -> None:
+        """The target is reached, the last trips ended, their samples part of steps."""
+        while not self._over():
+            paused = self.link.phonebook.order == "pause"
+            if paused != (self.state == "paused"):
+                self._change_state("paused" if paused else "training")
+            await asyncio.sleep(POLL_S)
+        deadline = time.monotonic() + SETTLE_S
+        book = self.traveller.book
+        await until(lambda: not book.under_way, deadline)
+        self._change_state("consensus")
+        await until(lambda: not book.unsettled, deadline)
+        self._change_state("serving")
+
+    # ---- data ---------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        run, peer = self.run_file.config, self.station.peer
+        if run.pipeline.stages < 2:
+            raise ConfigError("this run has no stages: trainers are for runs with [pipeline]")
+        builder: ModelBuilder = run.model.build("model", peer.models)
+        corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
+        me = self.station.identity.peer_id
+        self._batches = Batches(corpus.train, run.batch, run.seed, me)
+        self.station.log.emit(
+            PeerStarted(
+                role="trainer",
+                run=run.name,
+                fingerprint=self.run_file.fingerprint,
+                peer_id=me,
+                corpus=corpus.hash,
+            )
+        )
+
+    def _load(self) -> Load | None:
+        if self.state != "training" or self._over():
+            return None
+        batch = self.run_file.config.batch
+        ids = self._batches.batch(self._next).numpy().astype(np.int32)
+        self._next += 1
+        if self._began is None:
+            self._began = time.monotonic()
+            self.link.phonebook.nudge()
+        return Load(batch.sequences, batch.length, memoryview(ids.tobytes()))
+
+    # ---- numbers --------------------------------------------------------------------------------
+
+    def _view(self) -> Mapping[int, Sequence[str]]:
+        return self.link.stages()
+
+    def _over(self) -> bool:
+        return self._progress() >= 1 or self.link.phonebook.order == "end"
+
+    def _progress(self) -> float:
+        return self.link.progress.share(self._tokens, self._elapsed_s())
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began if self._began is not None else 0.0
+
+    def _status(self) -> Status:
+        return Status(
+            incarnation=0,
+            counter=0,
+            state=self.state,
+            role="trainer",
+            tokens=self._tokens,
+            elapsed_s=self._elapsed_s(),
+            step=self._next,
+            rate=self._rate,
+        )
+
+    def _change_state(self, state: str) -> None:
+        self.state = state
+        self.link.phonebook.nudge()
+
+    def _note(self, done: Finished) -> None:
+        self._tokens += done.tokens
+        self._ended.append(done)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            self._tell()
+
+    def _tell(self) -> None:
+        ended, self._ended = self._ended, []
+        now = time.monotonic()
+        seconds, self._reported = now - self._reported, now
+        tokens = sum(done.tokens for done in ended)
+        self._rate += SMOOTHING * (tokens / max(seconds, 1e-3) - self._rate)
+        book = self.traveller.book
+        ledger = book.ledger
+        self.station.log.emit(
+            TripsDone(
+                begun=ledger.begun,
+                open=book.under_way,
+                whole=ledger.whole,
+                settled=ledger.settled,
+                attempts=ledger.attempts,
+                causes=dict(ledger.causes),
+                trips=len(ended),
+                tokens=tokens,
+                loss=_mean([done.loss for done in ended]),
+                seconds=_mean([done.seconds for done in ended]),
+                window=book.flow.window,
+                progress=self._progress(),
+                unserved=book.unserved(),
+            )
+        )
+
+    def _log_finished(self, reason: str) -> None:
+        ledger = self.traveller.book.ledger
+        self.station.log.emit(
+            PeerFinished(
+                reason=reason,
+                steps=ledger.begun,
+                tokens=self._tokens,
+                ok=ledger.settled,
+                solo=0,
+                failed=ledger.begun - ledger.settled,
+                bytes_sent=self.traveller.post.bytes_sent,
+                train_s=self._elapsed_s(),
+                stall_s=0.0,
+                memory=psutil.Process().memory_info().rss,
+            )
+        )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def train(station: Station, invite: Invite, given: bytes | None = None) -> int:
+    """Run a trainer to its end. Raises SwarmnetError."""
+    try:
+        return TrainerPeer(station, invite, given).run()
+    finally:
+        station.close()
