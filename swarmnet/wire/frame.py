@@ -53,9 +53,13 @@ class Kind(IntEnum):
     MEANS = 54
     COMMIT = 55
     BEAT = 56
+    TALLY = 80
 
 
 _SMALL = 16 * 1024
+MAX_CLAIMS = 4096
+"""Samples behind one peer's contribution to a step of its stage; each is claimed by 8 bytes."""
+CLAIM_BYTES = 8
 CHUNK_BYTES = 1024 * 1024
 """Bytes per chunk of a state transfer; each has its own hash in the manifest."""
 
@@ -78,11 +82,12 @@ BOUNDS: dict[Kind, int] = {
     Kind.JOIN: _SMALL,
     Kind.ROSTER: _SMALL,
     Kind.LANE: _SMALL,
-    Kind.GOT: _SMALL,
-    Kind.DECIDE: _SMALL,
+    Kind.GOT: _SMALL + MAX_CLAIMS * CLAIM_BYTES,
+    Kind.DECIDE: 2 * 1024 * 1024,
     Kind.MEANS: _SMALL,
     Kind.COMMIT: _SMALL,
     Kind.BEAT: _SMALL,
+    Kind.TALLY: _SMALL,
 }
 
 
