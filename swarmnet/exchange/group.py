@@ -55,7 +55,8 @@ class Seating:
     members: tuple[str, ...]
     parts: int
     whole: bool = False
-    """Means of all parts or of none: no decision may leave out the owner of a part."""
+    """Means of all parts or of none: no decision may leave out the owner of a part, or weigh
+    nothing."""
 
     @property
     def direct(self) -> bool:
@@ -194,7 +195,8 @@ class GroupLeader:
         if len(self.chosen) < 2 or not self.seating.serves(self.chosen):
             self.chosen = ()
         works, claimed = self._weigh()
-        if not self.chosen or self._decisions > MAX_DECISIONS:
+        weightless = self.seating.whole and not any(works)
+        if not self.chosen or weightless or self._decisions > MAX_DECISIONS:
             self.chosen = works = claimed = ()
             self.end = End.FAILED
         for peer in left:
@@ -222,8 +224,6 @@ class GroupLeader:
             return tuple(self._works[peer] for peer in self.chosen), ()
         refused = claims.colliding(self.chosen, self._claims, self._book.committed)
         works = tuple(0 if peer in refused else self._works[peer] for peer in self.chosen)
-        if not any(works):
-            self.chosen = ()  # nothing is left to step with
         return works, tuple(
             claims.pack(() if peer in refused else self._claims[peer]) for peer in self.chosen
         )
