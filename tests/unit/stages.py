@@ -5,7 +5,8 @@ its mean must be.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,8 @@ from tests.unit.groups import NAMES, floats, inline
 
 PART = 3
 VALUES = 14
-TELL_S = 0.02
+TELL_S = 0.05
+RENEW_S = 2.0
 NOTICE_S = 6.0
 """How long a dead peer counts as alive."""
 PLACE = Place("", 0, 1, 0, patience_s=8.0, turn_s=3.0)
@@ -31,6 +33,7 @@ def tokens_of(sample):
     return 1 + sample % 7
 
 
+@cache
 def gradient(sample):
     """Summed over the sample's tokens."""
     return np.random.default_rng(sample).normal(size=VALUES)
@@ -96,7 +99,7 @@ class VectorBlend:
 class StagePeer:
     """Implements ``stepping.Stage`` and ``stepping.Sight``."""
 
-    def __init__(self, me, company, clock_offset_s=0.0):
+    def __init__(self, me, company):
         self.me = me
         self.company = company
         self.crashed = False
@@ -107,13 +110,12 @@ class StagePeer:
         self.gone = []
         """What was told to be lost."""
         self.resyncs = 0
-        self.ill = False
         links = Links()
         links.deadline_s = links.answer_s = lambda peer: 4.0
         tools = SimpleNamespace(
             transport=company.network.transport(me), links=links, offload=inline, clock=clock.now
         )
-        place = PLACE.__class__(**{**vars(PLACE), "me": me, "target": company.target})
+        place = replace(PLACE, me=me, target=company.target)
         company_ = Company(tools, self, self, VectorCargo(), 1)
         self.stepping = Stepping(company_, Assembly(place, Past()))
 
@@ -134,10 +136,12 @@ class StagePeer:
 
     async def _tell(self):
         """Stands for the letters between mates."""
+        told, again_at = None, 0.0
         while True:
             await self.company.network.thaw(self.me)
             tally = self.stepping.tally()
-            if tally is not None:
+            if tally is not None and (tally != told or clock.now() > again_at):
+                told, again_at = tally, clock.now() + RENEW_S
                 for peer in self.company.alive:
                     if peer is not self and not self.company.walled(self.me, peer.me):
                         peer.stepping.hear(self.me, tally)
@@ -211,7 +215,7 @@ class StagePeer:
 class StageCompany:
     """All peers of one stage, and the trainer that counts what became of its samples."""
 
-    def __init__(self, n, target, link=None, start=0):
+    def __init__(self, n, target, link=None):
         self.network = SimNetwork(link) if link else SimNetwork()
         self.target = target
         self.others = {}
@@ -256,7 +260,22 @@ class StageCompany:
     # ---- afterwards -----------------------------------------------------------------------------
 
     async def settle(self, seconds=90.0):
-        await asyncio.sleep(seconds)
+        """Until nothing is in doubt any more, for so long at most."""
+        until = clock.now() + seconds
+        while clock.now() < until:
+            await asyncio.sleep(2.0)
+            if self.quiet:
+                return
+
+    @property
+    def quiet(self):
+        """Everybody stands at the same step and holds nothing, or waits for more samples."""
+        alive = self.alive
+        pasts = {peer.stepping.assembly.past for peer in alive}
+        settled = all(p.stepping.settled and p.stepping.circle.free and not p.out for p in alive)
+        total = sum(peer.tokens for peer in alive)
+        flushed = any(peer.stepping.assembly.flush for peer in alive)
+        return len(pasts) <= 1 and settled and total < (1 if flushed else self.target)
 
     def missing(self):
         """What a trainer sends again: samples that no live peer holds and no step has."""
@@ -266,8 +285,10 @@ class StageCompany:
 
     async def finish(self):
         """Lost samples go to who lives until all are in a step."""
-        for _ in range(6):
+        for _ in range(8):
             alive = self.alive
+            if self.counted() == sorted(self.sent) and self.quiet:
+                return
             for number, sample in enumerate(self.missing()):
                 alive[number % len(alive)].count(sample)
             for peer in alive:

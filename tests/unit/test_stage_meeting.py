@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,8 +98,7 @@ def test_a_stage_waits_for_the_others_and_loses_nothing():
     async def main():
         company = StageCompany(2, 10)
         for peer in company.peers:
-            place = peer.stepping.assembly.place
-            peer.stepping.assembly.place = type(place)(**{**vars(place), "stages": 2})
+            peer.stepping.assembly.place = replace(peer.stepping.assembly.place, stages=2)
         company.others[1] = 0
         await company.open()
         company.send(shares(2, 6))
