@@ -10,11 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmnet.exchange.claims import Ids
-from swarmnet.pipeline.assembly import Assembly, View
-from swarmnet.pipeline.assembly import Place as StagePlace
-from swarmnet.pipeline.past import Commit, Past
-from swarmnet.pipeline.stepping import Company, Stepping
 from torch import Tensor
 
 from peers.give import Portrait
@@ -24,12 +19,17 @@ from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig
 from swarmnet.errors import MessageError, StorageError
 from swarmnet.events import CheckpointWritten, Event, SamplesLost, StageLoad, StageStepped
+from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.payload import Offload
 from swarmnet.exchange.transport import Transport
 from swarmnet.model import ModelBuilder, StageModule
+from swarmnet.pipeline.assembly import Assembly, View
+from swarmnet.pipeline.assembly import Place as StagePlace
+from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.service import Limits, StageService
 from swarmnet.pipeline.stagebook import Place, StageBook
+from swarmnet.pipeline.stepping import Company, Stepping
 from swarmnet.train import checkpoint
 from swarmnet.train.gradients import GradientCargo
 from swarmnet.train.loop import choose_device
@@ -252,18 +252,20 @@ class StageSide:
                 weighed += self.core.weigh()
             return weighed, self.core.freeze()
 
+        sums: Sums
         weighed, sums = await self.service.exclusively(freeze)
         self.service.perform(self.service.book.weighed(weighed))
         return sums
 
-    async def put_back(self, sums: Sums) -> None:
+    async def put_back(self, sums: Any) -> None:
         await self.service.exclusively(lambda: self.core.put_back(sums))
 
-    async def discard(self, sums: Sums) -> None:
+    async def discard(self, sums: Any) -> None:
         await self.service.exclusively(lambda: self.core.discard(sums))
 
     async def drop(self) -> Collection[int]:
-        return await self.service.exclusively(self.core.drop)
+        dropped: tuple[int, ...] = await self.service.exclusively(self.core.drop)
+        return dropped
 
     async def step(self, mean: Tensor, commit: Commit) -> None:
         began = time.monotonic()
@@ -290,7 +292,7 @@ class StageSide:
                 lr=lr,
                 seconds=time.monotonic() - began,
                 lineage=commit.past.lineage,
-                progress=commit.past.progress,
+                progress=self._progress(commit.past),
             )
         )
 
@@ -313,7 +315,7 @@ class StageSide:
                 if stage != self.stage and status is not None:
                     steps[stage] = max(steps.get(stage, 0), status.step)
         mates = frozenset(stages.get(self.stage, ())) - {me}
-        return View(mates, steps, self._link.progress.share(0, 0.0))
+        return View(mates, steps)
 
     def digest(self) -> Digest:
         phonebook, members = self._link.phonebook, self._link.membership
@@ -334,8 +336,13 @@ class StageSide:
 
     def _lr(self, past: Past) -> float:
         run = self._run
-        progress = max(past.progress, past.committed / run.target.tokens)
-        return rate(progress, run.inner.config("inner").lr, run.schedule)
+        return rate(self._progress(past), run.inner.config("inner").lr, run.schedule)
+
+    def _progress(self, past: Past) -> float:
+        """The same at every peer of the stage, whatever their clocks say."""
+        target = self._run.target
+        elapsed = past.elapsed_s / (60 * target.minutes)
+        return min(1.0, max(past.committed / target.tokens, elapsed))
 
     def _emit(self, event: Event) -> None:
         self._station.log.emit(event)

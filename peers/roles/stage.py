@@ -13,18 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
-from swarmnet.pipeline.past import Past
-from swarmnet.pipeline.placement import Serving
 
 from peers.give import Easel, Giver, Portrait, ask_state
 from peers.link import Link, learn_run, start_node
 from peers.mover import Mover
 from peers.stageside import StageSide
 from peers.station import Station, until
-from swarmnet.config import ConfigError, RunFile
-from swarmnet.errors import LinkError, PayloadError, PeerFault, StopRequested, UnreachableError
+from swarmnet.config import RunFile
+from swarmnet.errors import (
+    ConfigError,
+    LinkError,
+    PayloadError,
+    PeerFault,
+    StopRequested,
+    UnreachableError,
+)
 from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
 from swarmnet.exchange.membership import Status
+from swarmnet.pipeline.past import Past
+from swarmnet.pipeline.placement import Serving
 from swarmnet.train import checkpoint
 from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
@@ -58,6 +65,7 @@ class StagePeer:
         self._easel = Easel()
         self._thread = ThreadPoolExecutor(1, "swarmnet-compute")
         self._side: StageSide | None = None
+        self._joined = False
         self.run_file: RunFile
         self.link: Link
 
@@ -88,6 +96,7 @@ class StagePeer:
     # ---- life ---------------------------------------------------------------------------------
 
     async def _live(self) -> None:
+        self._joined = True
         giver = Giver(
             self.run_file.raw,
             self._easel,
@@ -362,6 +371,7 @@ class StagePeer:
             counter=0,
             state=self.state,
             role="stage",
+            elapsed_s=self.link.progress.elapsed_s(0.0) if self._joined else 0.0,
             step=side.version if side is not None else 0,
             stage=self._stage,
             serves=load.rate if load else 0.0,

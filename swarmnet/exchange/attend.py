@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from swarmnet.errors import LinkError, PayloadError, PeerFault
+from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.desk import Snapshot
 from swarmnet.exchange.group import Seating
 from swarmnet.exchange.groupmember import Act, GroupMember, Say, Task
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import End
 from swarmnet.exchange.payload import Offload, Outgoing
-from swarmnet.exchange.subject import Blend, Correction, Subject
+from swarmnet.exchange.subject import Blend, Cargo, Correction
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Call, Decline, Digest, Lane, Means
@@ -57,6 +58,10 @@ class Minutes:
     """The decision that stands: what a member asks the leader about."""
     works: dict[str, int] = field(default_factory=dict)
     """Whose contributions are in the correction."""
+    claims: dict[str, Ids] = field(default_factory=dict)
+    """The samples in it; nobody's twice."""
+    superseded: tuple[int, ...] = ()
+    """Decisions of this leader that can never be committed."""
     snapshot: Snapshot | None = None
     correction: Correction | None = None
     removed: dict[str, str] = field(default_factory=dict)
@@ -68,14 +73,15 @@ class Minutes:
 class Host(Protocol):
     """The peer that attends: what a group meeting means to it."""
 
-    subject: Subject
+    @property
+    def subject(self) -> Cargo: ...
 
     def welcome(self, peer: str, call: Call) -> Decline | None:
         """None: this call would be accepted now."""
         ...
 
     def heard(self, peer: str, digest: Digest | None) -> None: ...
-    def digest(self) -> Digest: ...
+    def digest(self) -> Digest | None: ...
 
     def unreachable(self, peer: str) -> None:
         """It was called and did not answer."""
@@ -85,8 +91,12 @@ class Host(Protocol):
         """The next round of my own."""
         ...
 
-    def take(self) -> tuple[Outgoing, int]:
-        """The snapshot with its payload, out from now on, and the inner steps behind it.
+    def committed(self, sample: int) -> bool:
+        """An earlier meeting counted it."""
+        ...
+
+    def take(self) -> tuple[Outgoing, int, Ids]:
+        """The snapshot with its payload, out from now on, the work behind it, its samples.
 
         Raises LinkError when there is none.
         """
@@ -179,9 +189,10 @@ class Attendance:
     # ---- inside -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._outgoing, work = self._host.take()
+        self._outgoing, work, mine = self._host.take()
         self.minutes.snapshot = self._outgoing.snapshot
-        self._machine = GroupMember(self._me, self.seating, work, self._host.subject.part_nbytes)
+        size_of = self._host.subject.part_nbytes
+        self._machine = GroupMember(self._me, self.seating, work, size_of, mine)
         self._check_layout()
         self._perform(self._machine.start())
         for peer in self.seating.members:
@@ -195,6 +206,7 @@ class Attendance:
         if machine is not None and machine.end is not None:
             minutes.end, minutes.reason = machine.end, minutes.reason or machine.reason
             minutes.number, minutes.works = machine.number or 0, machine.works
+            minutes.claims, minutes.superseded = machine.claims, tuple(machine.superseded)
             minutes.removed = {
                 peer: minutes.removed.get(peer, "removed by the leader")
                 for peer in self.seating.members

@@ -68,7 +68,7 @@ class Circle:
             nbytes=subject.nbytes,
             digest=self._host.digest(),
         )
-        book = Book(self._me, self.decisions, self._number)
+        book = Book(self._me, self.decisions, self._number, self._host.committed)
         leading = self._leading = Leading(self._tools, self._host, call, aim, book)
         sitting: _Sitting | None = None
         try:
@@ -133,6 +133,8 @@ class Circle:
         sitting.decided.set()
         attendance.spawn(self._listen(voice, attendance))
         await attendance.run()
+        for number in minutes.superseded:
+            self.decisions.drop(sitting.leader, number)
         if minutes.end is End.APPLIED:
             self.decisions.commit(sitting.leader, minutes.number)
 

@@ -13,17 +13,21 @@ Rules
    has a number of its own.
 4. The members of the set form their corrections over exactly this set. In a butterfly the
    owners fuse their parts and send the means back along the lanes; all adopt the same bytes. A
-   part whose owner was removed stays uncorrected for everybody.
+   part whose owner was removed stays uncorrected for everybody; where that must not be
+   (``Seating.whole``) the meeting comes to nothing and the rest hold another one.
 5. HAVE says: I hold all that this decision needs and it is sound. When every member of the set
    has said so, the leader commits, applies, and tells COMMIT. Nobody else ever decides.
 6. Whoever is lost before that, or finds a contribution unsound, makes the leader decide anew over
    those who are left. The decision before is dropped then.
-7. A member that said HAVE and heard no more keeps its correction as *pending* and asks: the
+7. Contributions may claim samples (``claims``). One whose claims collide counts nothing: it weighs
+   zero, and its peer adopts the result like the others.
+8. A member that said HAVE and heard no more keeps its correction as *pending* and asks: the
    leader, whose ledger answers, or the other members when the leader is gone for good. By being
    asked, an open decision is dropped.
 
-Corrections of the set sum to zero because all of the set apply them or none does. A machine
-takes a frame or a fact and returns what to send, in order; times are the caller's seconds.
+Corrections of the set sum to zero, or its means are the same, because all of the set apply them or
+none does. A machine takes a frame or a fact and returns what to send, in order; times are the
+caller's seconds.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarmnet.errors import MessageError
+from swarmnet.exchange import claims
 from swarmnet.exchange.ledger import Decisions
 from swarmnet.exchange.pair import End
 from swarmnet.wire import Frame, Kind
@@ -49,6 +54,9 @@ class Seating:
 
     members: tuple[str, ...]
     parts: int
+    whole: bool = False
+    """Means of all parts or of none: no decision may leave out the owner of a part, or weigh
+    nothing."""
 
     @property
     def direct(self) -> bool:
@@ -59,6 +67,11 @@ class Seating:
         if self.direct:
             return range(self.parts)
         return range(self.members.index(peer), self.parts, len(self.members))
+
+    def serves(self, chosen: Sequence[str]) -> bool:
+        """What these members hold together is a result."""
+        owners = () if self.direct else self.members[: self.parts]
+        return not self.whole or set(owners).issubset(chosen)
 
     def at(self, seats: Sequence[int]) -> tuple[str, ...]:
         """Raises MessageError for a seat that nobody has, or that is out of order."""
@@ -75,6 +88,10 @@ class To:
     frame: Frame
 
 
+def _nothing(sample: int) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Book:
     """How the leader's decisions are numbered and remembered."""
@@ -82,6 +99,8 @@ class Book:
     me: str
     decisions: Decisions
     number: Callable[[], int]
+    committed: Callable[[int], bool] = _nothing
+    """Whether a sample was counted by an earlier commit."""
 
 
 class GroupLeader:
@@ -101,6 +120,7 @@ class GroupLeader:
         self._since = now
         self._holds = {peer: {peer} for peer in seating.members}
         self._works: dict[str, int] = {}
+        self._claims: dict[str, claims.Ids] = {}
         self._done: set[str] = set()
         self._have: set[str] = set()
         self._decisions = 0
@@ -117,6 +137,8 @@ class GroupLeader:
             got = Got.parse(frame)
             self._holds[peer] = {peer, *self.seating.at(got.holds)}
             self._works[peer] = got.work
+            if peer not in self._claims:
+                self._claims[peer] = claims.unpack(got.claims)
             if got.done:
                 self._done.add(peer)
         elif frame.kind is Kind.HAVE:
@@ -170,8 +192,12 @@ class GroupLeader:
         left = self._left()
         self.chosen = agreeing(left, self._holds)
         self._decisions += 1
-        if len(self.chosen) < 2 or self._decisions > MAX_DECISIONS:
+        if len(self.chosen) < 2 or not self.seating.serves(self.chosen):
             self.chosen = ()
+        works, claimed = self._weigh()
+        weightless = self.seating.whole and not any(works)
+        if not self.chosen or weightless or self._decisions > MAX_DECISIONS:
+            self.chosen = works = claimed = ()
             self.end = End.FAILED
         for peer in left:
             if peer not in self.chosen:
@@ -187,9 +213,20 @@ class GroupLeader:
         decide = Decide(
             number=self.number,
             seats=tuple(self.seating.members.index(peer) for peer in self.chosen),
-            works=tuple(self._works[peer] for peer in self.chosen),
+            works=works,
+            claims=claimed,
         )
         return [To(peer, decide.frame()) for peer in self.seating.members if peer not in self._gone]
+
+    def _weigh(self) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+        """Works and claims of the chosen; nothing of those whose claims collide."""
+        if not any(self._claims[peer] for peer in self.chosen):
+            return tuple(self._works[peer] for peer in self.chosen), ()
+        refused = claims.colliding(self.chosen, self._claims, self._book.committed)
+        works = tuple(0 if peer in refused else self._works[peer] for peer in self.chosen)
+        return works, tuple(
+            claims.pack(() if peer in refused else self._claims[peer]) for peer in self.chosen
+        )
 
     def _commit(self, now: float) -> list[To]:
         assert self.number is not None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.attend import Minutes, Tools
+from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.desk import Desk, Settlement
 from swarmnet.exchange.ledger import Open, Pending
 from swarmnet.exchange.membership import Membership
@@ -71,11 +72,15 @@ class GroupHost:
     def unreachable(self, peer: str) -> None:
         self._around.membership.suspect(peer, self._around.clock())
 
-    def take(self) -> tuple[Outgoing, int]:
+    def committed(self, sample: int) -> bool:
+        """Weights claim no samples."""
+        return False
+
+    def take(self) -> tuple[Outgoing, int, Ids]:
         snapshot = self._own.desk.take()
         outgoing = Outgoing(self.subject, snapshot, self._around.offload)
         steps = self._own.window.work(snapshot.step)
-        return outgoing, self.subject.effort(steps, self._own.window.step_s)
+        return outgoing, self.subject.effort(steps, self._own.window.step_s), ()
 
     def conclude(self, minutes: Minutes) -> None:
         event = ExchangeDone(

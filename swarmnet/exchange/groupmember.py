@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from swarmnet.errors import MessageError, PayloadError
+from swarmnet.exchange import claims
 from swarmnet.exchange.group import Seating
 from swarmnet.exchange.pair import End
 from swarmnet.wire import Frame, Kind
@@ -39,8 +40,15 @@ Act = Task | Say
 class GroupMember:
     """One seat. ``decisions`` is this peer's memory of group rounds, its own and others'."""
 
-    def __init__(self, me: str, seating: Seating, work: int, size_of: Callable[[int], int]) -> None:
-        """``size_of``: payload bytes of a part."""
+    def __init__(
+        self,
+        me: str,
+        seating: Seating,
+        work: int,
+        size_of: Callable[[int], int],
+        mine: claims.Ids = (),
+    ) -> None:
+        """``size_of``: payload bytes of a part. ``mine``: the samples that I claim."""
         self.seating = seating
         self.leader = seating.members[0]
         self.end: End | None = None
@@ -49,8 +57,14 @@ class GroupMember:
         """The decision that stands."""
         self.works: dict[str, int] = {}
         """Its members, me included, and the inner steps behind each contribution."""
+        self.claims: dict[str, claims.Ids] = {}
+        """The samples behind each contribution that weighs."""
+        self.superseded: list[int] = []
+        """Decisions of this leader that can never be committed."""
         self._me = me
         self._work = work
+        self._mine = mine
+        self._untold = mine
         self._size_of = size_of
         self._needs = seating.needs(me)
         self._failed: set[str] = set()
@@ -149,6 +163,8 @@ class GroupMember:
         """The leader is gone, or I leave. Nothing changes an end."""
         if self.end is None:
             self.reason = reason
+            if not self._said_have and self.number is not None and self._me in self.works:
+                self.superseded.append(self.number)  # it needs my word, which I never give
             led_by_me = self.leader == self._me  # what I did not commit I know to have failed
             self.end = End.PENDING if self._said_have and not led_by_me else End.FAILED
 
@@ -164,16 +180,22 @@ class GroupMember:
             holds=tuple(seat for seat, peer in enumerate(members) if peer in holds),
             work=self._work,
             done=holds.union(self._failed).issuperset(members),
+            claims=claims.pack(self._untold),
         )
+        self._untold = ()
         return Say(got.frame())
 
     def _on_decide(self, decide: Decide) -> list[Act]:
         chosen = self.seating.at(decide.seats)
         if len(chosen) != len(decide.works) or decide.number <= (self.number or 0):
             raise MessageError("DECIDE that cannot be")
+        claimed = self._read_claims(chosen, decide)
+        if self.number is not None:
+            self.superseded.append(self.number)
         self.number = decide.number
         self._said_have = self._own_done = False
         self.works = dict(zip(chosen, decide.works, strict=True))
+        self.claims = claimed
         if self._me not in chosen:
             self.end = End.FAILED
             self.reason = "removed by the leader" if chosen else "the leader gave up"
@@ -187,6 +209,20 @@ class GroupMember:
             if peer != self._me and not self.seating.direct and self.seating.needs(peer)
         }
         return [Task.BLEND]
+
+    def _read_claims(self, chosen: tuple[str, ...], decide: Decide) -> dict[str, claims.Ids]:
+        packed = decide.claims or (b"",) * len(chosen)
+        if len(packed) != len(chosen):
+            raise MessageError("DECIDE with the claims of others")
+        read = {peer: claims.unpack(one) for peer, one in zip(chosen, packed, strict=True)}
+        together = sum(map(len, read.values()))
+        if len(set[int]().union(*read.values())) < together:
+            raise MessageError("DECIDE that counts a sample twice")
+        if self._me in read and read[self._me] != self._mine:
+            work = decide.works[chosen.index(self._me)]
+            if read[self._me] or work:  # else I am refused, and adopt what the others have
+                raise MessageError("DECIDE with other claims than mine")
+        return read
 
     def _may_finish(self) -> bool:
         holds = self._holds().issuperset(self.works)

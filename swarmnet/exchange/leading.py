@@ -58,7 +58,9 @@ class Leading:
 
     def form(self) -> Attendance:
         """The roster is closed."""
-        seating = Seating(together(self._me, self.gathering.joined), self._host.subject.parts)
+        subject = self._host.subject
+        members = together(self._me, self.gathering.joined)
+        seating = Seating(members, subject.parts, subject.whole)
         patience_s = max(map(self._tools.links.deadline_s, self.gathering.joined))
         self.machine = GroupLeader(seating, self._book, patience_s, self._tools.clock())
         minutes = Minutes(self._call, self._me, self._began)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from swarmnet.exchange.desk import Snapshot
-from swarmnet.exchange.subject import Blend, Correction, Subject
+from swarmnet.exchange.subject import Blend, Cargo, Correction
 
 Offload = Callable[..., Awaitable[Any]]
 """``await offload(fn, *args)``: run heavy work beside the loop (inline in simulation)."""
@@ -21,7 +21,7 @@ Offload = Callable[..., Awaitable[Any]]
 class Outgoing:
     """My payload of one snapshot; encoding begins at once, before anybody has accepted it."""
 
-    def __init__(self, subject: Subject, snapshot: Snapshot, offload: Offload) -> None:
+    def __init__(self, subject: Cargo, snapshot: Snapshot, offload: Offload) -> None:
         self.snapshot = snapshot
         self.parts = subject.parts
         self._subject = subject

@@ -16,7 +16,10 @@ Vector = Any
 
 @dataclass(frozen=True)
 class Correction:
-    """What a meeting adds to a solo step; the corrections of a group sum to zero."""
+    """What a meeting adds to a solo step; the corrections of a group sum to zero.
+
+    Where gradients are averaged there is no step without the group: then it is their mean.
+    """
 
     vector: Vector
     distance: float
@@ -46,18 +49,14 @@ class Blend(Protocol):
         ...
 
 
-class Subject(Protocol):
-    """A replica as the exchange sees it.
-
-    ``capture``, ``apply_met``, ``apply_late`` and ``apply_solo`` run at a step boundary in the
-    training thread; the others on the exchange's side, beside running inner steps.
-    """
+class Cargo(Protocol):
+    """What one meeting averages: a snapshot in encoded parts, on the exchange's side."""
 
     layout: str
     nbytes: int
     parts: int
-    steps_alone: bool
-    """Whether the outer rule moves the weights in a window without a partner."""
+    whole: bool
+    """A result must have all parts: where one cannot be formed there is none."""
 
     @property
     def quick(self) -> bool:
@@ -73,6 +72,25 @@ class Subject(Protocol):
         """Payload bytes of one part, at most ``PART_BYTES``; ``nbytes`` is their sum."""
         ...
 
+    def encode(self, snapshot: Vector, part: int) -> memoryview:
+        """My payload's part for this snapshot; the same bytes at every call. Any thread."""
+        ...
+
+    def blend(self, snapshot: Vector, me: str, works: Mapping[str, int]) -> Blend:
+        """Begin a meeting's arithmetic. ``works``: each member's effort."""
+        ...
+
+
+class Subject(Cargo, Protocol):
+    """A replica as the exchange sees it.
+
+    ``capture``, ``apply_met``, ``apply_late`` and ``apply_solo`` run at a step boundary in the
+    training thread; the others on the exchange's side, beside running inner steps.
+    """
+
+    steps_alone: bool
+    """Whether the outer rule moves the weights in a window without a partner."""
+
     def capture(self) -> Vector:
         """Copy the live weights into a snapshot buffer and return it.
 
@@ -81,19 +99,11 @@ class Subject(Protocol):
         """
         ...
 
-    def encode(self, snapshot: Vector, part: int) -> memoryview:
-        """My payload's part for this snapshot; the same bytes at every call. Any thread."""
-        ...
-
     def effort(self, steps: int, step_s: float) -> int:
         """What my payload weighs in a group, as told to its members: 0 to 2^32 - 1.
 
         ``steps``: inner steps behind its displacement; ``step_s``: seconds that one takes.
         """
-        ...
-
-    def blend(self, snapshot: Vector, me: str, works: Mapping[str, int]) -> Blend:
-        """Begin a meeting's arithmetic. ``works``: each member's effort."""
         ...
 
     def apply_met(self, snapshot: Vector, correction: Vector) -> None:

@@ -18,14 +18,14 @@ from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.frame import PART_BYTES
 from swarmnet.wire.letters import Backward, Fates, Forget, Forward, Inquire, Receipt, Resume
-from swarmnet.wire.messages import Message
+from swarmnet.wire.messages import Message, Tally
 
 TOPIC = "post"
 DEADLINE_S = 10.0
 IDLE_S = 24 * 3600.0
 MAX_QUEUED_BYTES = 256 << 20
 LETTERS: dict[Kind, type[Message]] = {
-    cls.kind: cls for cls in (Forward, Backward, Resume, Receipt, Fates, Forget, Inquire)
+    cls.kind: cls for cls in (Forward, Backward, Resume, Receipt, Fates, Forget, Inquire, Tally)
 }
 Bytes = bytes | memoryview
 Payload = Sequence[Bytes]

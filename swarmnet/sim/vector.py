@@ -28,7 +28,7 @@ class VectorSubject:
         self.parts = -(-self.nbytes // (_VALUE_BYTES * PART_VALUES))
         self.layout = f"{vector.size:016x}"
         self.ready_made = self.quick = True
-        self.steps_alone = False
+        self.steps_alone = self.whole = False
         self._zeros = bytes(min(self.nbytes, _VALUE_BYTES * PART_VALUES))
 
     def part_nbytes(self, part: int) -> int:

@@ -53,6 +53,8 @@ class Rules:
 class Replica:
     """Implements ``exchange.subject.Subject`` for a torch module. ``theta`` is (P,) float32."""
 
+    whole = False
+
     def __init__(self, module: nn.Module, run: RunConfig, seed: int) -> None:
         """``module`` is on its device already; ``seed`` is this peer's own (codec noise)."""
         self.module = module

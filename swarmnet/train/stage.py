@@ -88,6 +88,11 @@ class StageCore:
         """How many count in the sums now."""
         return self._sums.tokens
 
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Which are in the sums now."""
+        return self._sums.samples
+
     # ---- samples ------------------------------------------------------------------------------
 
     def forward(self, arrivals: Sequence[Arrival], version: int | None = None) -> list[Pass]:

@@ -60,9 +60,13 @@ class Kind(IntEnum):
     FATES = 68
     FORGET = 69
     INQUIRE = 70
+    TALLY = 80
 
 
 _SMALL = 16 * 1024
+MAX_CLAIMS = 4096
+"""Samples behind one peer's contribution to a step of its stage; each is claimed by 8 bytes."""
+CLAIM_BYTES = 8
 CHUNK_BYTES = 1024 * 1024
 """Bytes per chunk of a state transfer; each has its own hash in the manifest."""
 
@@ -85,18 +89,19 @@ BOUNDS: dict[Kind, int] = {
     Kind.JOIN: _SMALL,
     Kind.ROSTER: _SMALL,
     Kind.LANE: _SMALL,
-    Kind.GOT: _SMALL,
-    Kind.DECIDE: _SMALL,
+    Kind.GOT: _SMALL + MAX_CLAIMS * CLAIM_BYTES,
+    Kind.DECIDE: 2 * 1024 * 1024,
     Kind.MEANS: _SMALL,
     Kind.COMMIT: _SMALL,
     Kind.BEAT: _SMALL,
-    Kind.FORWARD: _SMALL,
+    Kind.FORWARD: 2 * _SMALL,
     Kind.BACKWARD: _SMALL,
-    Kind.RESUME: _SMALL,
+    Kind.RESUME: 2 * _SMALL,
     Kind.RECEIPT: _SMALL,
     Kind.FATES: _SMALL,
     Kind.FORGET: _SMALL,
     Kind.INQUIRE: _SMALL,
+    Kind.TALLY: _SMALL,
 }
 
 

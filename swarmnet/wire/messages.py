@@ -8,10 +8,17 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal, Self
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from swarmnet.errors import MessageError
-from swarmnet.wire.frame import Frame, Kind
+from swarmnet.wire.frame import CLAIM_BYTES, MAX_CLAIMS, Frame, Kind
 
 PeerId = Annotated[str, StringConstraints(min_length=8, max_length=128, pattern=r"^[1-9A-Za-z]+$")]
 Hex = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]*$")]
@@ -222,6 +229,16 @@ Seat = Annotated[int, Field(ge=0, lt=MAX_GROUP)]
 Seats = Annotated[tuple[Seat, ...], Field(max_length=MAX_GROUP)]
 
 
+def _whole_ids(claims: bytes) -> bytes:
+    if len(claims) % CLAIM_BYTES:
+        raise ValueError("claims that are no whole ids")
+    return claims
+
+
+Claims = Annotated[bytes, Field(max_length=MAX_CLAIMS * CLAIM_BYTES), AfterValidator(_whole_ids)]
+"""Ids of samples, 8 bytes each, big-endian and ascending."""
+
+
 class Call(Message):
     """A leader's invitation to a group. Fields as in Offer."""
 
@@ -260,25 +277,29 @@ class Lane(Message):
 class Got(Message):
     """Whose contributions I hold whole; ``done`` when no more will come.
 
-    ``work``: the inner steps behind my own contribution.
+    ``work``: the inner steps behind my own contribution, or the tokens of a gradient. ``claims``:
+    the samples in it; told once, with the first of these words.
     """
 
     kind = Kind.GOT
     holds: Seats
     work: Work
     done: bool
+    claims: Claims = b""
 
 
 class Decide(Message):
     """The leader's choice of who counts, and their works; no seats: it came to nothing.
 
-    ``number`` is a round of the leader's own: what a member asks about later.
+    ``number`` is a round of the leader's own: what a member asks about later. ``claims``: the
+    samples behind each contribution that weighs; empty where nobody claims any.
     """
 
     kind = Kind.DECIDE
     number: Count
     seats: Seats
     works: Annotated[tuple[Work, ...], Field(max_length=MAX_GROUP)]
+    claims: Annotated[tuple[Claims, ...], Field(max_length=MAX_GROUP)] = ()
 
 
 class Means(Message):
@@ -299,6 +320,21 @@ class Beat(Message):
     """I am still here."""
 
     kind = Kind.BEAT
+
+
+class Tally(Message):
+    """What a peer of a stage has counted since the stage's last step.
+
+    ``step`` and ``lineage`` say which steps its weights have behind them; ``committed``: the tokens
+    in all of those. ``tokens``: those in its gradient sums.
+    """
+
+    kind = Kind.TALLY
+    stage: Annotated[int, Field(ge=0, lt=256)]
+    step: Count
+    lineage: Hex
+    committed: Count
+    tokens: Work
 
 
 class Get(Message):

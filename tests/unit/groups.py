@@ -34,6 +34,7 @@ class Weighted:
     """A vector in parts whose group mean is weighted by work, like a displacement's."""
 
     steps_alone = False
+    whole = False
     ready_made = True
     quick = True
 
@@ -107,6 +108,8 @@ class Peer:
         self.subject = Weighted(vector)
         self.before = vector.copy()
         self.work = work
+        self.claims = ()
+        self.counted = set()
         self.busy = False
         self.out = None
         self.minutes = []
@@ -160,10 +163,13 @@ class Peer:
         self._round += 1
         return self._round
 
+    def committed(self, sample):
+        return sample in self.counted
+
     def take(self):
         assert self.out is None, "two snapshots out at once"
         self.out = Snapshot(0, self.subject.live.copy())
-        return Outgoing(self.subject, self.out, inline), self.work
+        return Outgoing(self.subject, self.out, inline), self.work, self.claims
 
     def conclude(self, minutes):
         self.minutes.append(minutes)

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from swarmnet.errors import FrameError, MessageError, PeerFault
 from swarmnet.wire import HEADER_BYTES, Frame, FrameReader, Kind, encode_header, parse_header
-from swarmnet.wire.frame import BOUNDS
+from swarmnet.wire.frame import BOUNDS, MAX_CLAIMS
+from swarmnet.wire.letters import Backward, Fates, Forget, Forward, Inquire, Receipt, Resume
 from swarmnet.wire.messages import (
+    MAX_GROUP,
     MAX_RUMOURS,
     Accept,
     Ask,
@@ -43,6 +45,7 @@ from swarmnet.wire.messages import (
     Refuse,
     Roster,
     Rumour,
+    Tally,
     Tell,
     Welcome,
     Word,
@@ -63,6 +66,7 @@ WORD = Word(
 RUMOUR = Rumour(peer=PEER, incarnation=1_700_000_000, counter=7)
 DIGEST = Digest(mine=WORD, rumours=(RUMOUR,))
 HINT = Hint(peer=PEER, age_s=0.5)
+CLAIMS = (7).to_bytes(8, "big") + (2**63).to_bytes(8, "big")
 MESSAGES = (
     Hello(fingerprint="ab" * 16, wire=1, software="0.1.0"),
     Welcome(software="0.1.0"),
@@ -78,11 +82,31 @@ MESSAGES = (
     Join(round=3),
     Roster(round=3, members=(PEER, PEER[:-1] + "H")),
     Lane(leader=PEER, round=3),
-    Got(holds=(0, 2), work=20, done=True),
-    Decide(number=2**40 + 1, seats=(0, 2), works=(20, 7)),
+    Got(holds=(0, 2), work=20, done=True, claims=CLAIMS),
+    Decide(number=2**40 + 1, seats=(0, 2), works=(20, 7), claims=(CLAIMS, b"")),
     Means(number=2**40 + 1),
     Commit(number=2**40 + 1),
     Beat(),
+    Tally(stage=2, step=9, lineage="ef" * 16, committed=2**33, tokens=8192),
+    Forward(
+        sample=2**40 + 1,
+        attempt=1,
+        stage=1,
+        trainer=PEER,
+        route=(PEER, PEER[:-1] + "H"),
+        mask=b"\x03",
+        rows=2,
+        length=128,
+        version=9,
+        steps=(9, 8),
+        nbytes=1032,
+    ),
+    Backward(sample=2**40 + 1, attempt=1, stage=0, version=9, steps=(9, 8), nbytes=1024),
+    Resume(sample=5, attempt=2, stage=0, route=(PEER, PEER[:-1] + "H"), mask=b"\x02"),
+    Receipt(sample=5, attempt=2, stage=1, what="counted", version=9, loss=1.5, tokens=256),
+    Fates(stage=1, step=9, samples=(5, 6), fates=("committed", "void")),
+    Forget(samples=(5, 6)),
+    Inquire(samples=(5,), let_go=True),
     Get(what="state", first=2),
     Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
 )
@@ -240,6 +264,22 @@ def test_a_digest_is_bounded():
     body["digest"]["rumours"] = (RUMOUR.model_dump(),) * MAX_RUMOURS
     with pytest.raises(MessageError):
         Accept.parse(Frame(Kind.ACCEPT, msgpack.packb(body)))
+
+
+@pytest.mark.parametrize("claims", [b"1234567", bytes(8 * MAX_CLAIMS + 8)])
+def test_claims_are_whole_ids_and_bounded(claims):
+    body = Got(holds=(0,), work=1, done=False).model_dump() | {"claims": claims}
+    with pytest.raises(MessageError):
+        Got.parse(Frame(Kind.GOT, msgpack.packb(body)))
+
+
+def test_the_longest_words_of_a_group_fit_their_frames():
+    most = bytes(8 * MAX_CLAIMS)
+    seats = tuple(range(MAX_GROUP))
+    got = Got(holds=seats, work=2**32 - 1, done=False, claims=most)
+    decide = Decide(number=2**62 - 1, seats=seats, works=(2**32 - 1,) * 48, claims=(most,) * 48)
+    for message in (got, decide):
+        assert len(message.frame().body) <= BOUNDS[message.kind]
 
 
 def test_a_message_of_another_kind_is_refused():
