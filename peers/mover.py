@@ -1,22 +1,23 @@
 """Which stage this peer serves: asks ``placement`` what the view says, and ``lease`` who may go.
 
-Only the peer that the view names as mover reads and writes claims, and only after it was named for
-a while: a view that trembles moves nobody.
+Claims are read now and then by everybody, so that periods run everywhere; only the peer that the
+view has named for a while claims and goes. A view that trembles moves nobody.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from swarmnet.pipeline.lease import MAX_NUMBER, Claim, Lease
-from swarmnet.pipeline.placement import Move, Rules, Serving, join, migrate
 
 from peers.link import Link
 from swarmnet.config import RunConfig
 from swarmnet.errors import LinkError
+from swarmnet.pipeline.lease import MAX_NUMBER, Claim, Lease
+from swarmnet.pipeline.placement import Move, Rules, Serving, join, migrate
 
 KEY = "lease"
 RENEWALS_PER_PERIOD = 10
@@ -40,16 +41,15 @@ class Mover:
         self._link = link
         self._stages = run.pipeline.stages
         self._renew_s = run.membership.renew_s
-        self._rules = Rules(
-            floor=run.pipeline.floor, cool_down_s=RENEWALS_PER_PERIOD * self._renew_s
-        )
+        self._period_s = RENEWALS_PER_PERIOD * self._renew_s
+        self._rules = Rules(floor=run.pipeline.floor, cool_down_s=self._period_s)
         self._lease = Lease(
             link.node.me,
-            RENEWALS_PER_PERIOD * self._renew_s,
+            self._period_s,
             RENEWALS_TO_SETTLE * self._renew_s,
             random.Random(seed),
         )
-        self._looked = float("-inf")
+        self._looked = self._read_at = float("-inf")
         self._named: Move | None = None
         self._named_at = 0.0
 
@@ -62,6 +62,8 @@ class Mover:
         if now < self._looked + self._renew_s:
             return None
         self._looked = now
+        if now >= self._read_at + self._period_s / 2:
+            await self._read()
         move = migrate(self._view(mine), self._stages, self._rules)
         if move is None or move.peer != self._link.node.me:
             self._named = None
@@ -73,24 +75,27 @@ class Mover:
         return move.target if await self._leased() else None
 
     async def _leased(self) -> bool:
-        now = time.monotonic()
-        try:
-            self._lease.read(await self._claims(), now)
-            claim = self._lease.claim(time.monotonic())
-            if claim is not None:
-                await self._link.node.publish(KEY, {"number": claim.number})
-        except LinkError:
+        if not await self._read():
             return False
+        claim = self._lease.claim(time.monotonic())
+        if claim is not None:
+            with suppress(LinkError):
+                await self._link.node.publish(KEY, {"number": claim.number})
         return self._lease.verdict(time.monotonic()) == "move"
 
-    async def _claims(self) -> list[Claim]:
-        found = []
-        for peer, body in (await self._link.node.lookup(KEY)).items():
-            try:
+    async def _read(self) -> bool:
+        """All claims of the run; False when they could not be read."""
+        began, found = time.monotonic(), list[Claim]()
+        try:
+            records = await self._link.node.lookup(KEY)
+        except LinkError:
+            return False
+        for peer, body in records.items():
+            with suppress(ValidationError):
                 found.append(Claim(_Claim.model_validate(body).number, peer))
-            except ValidationError:
-                continue
-        return found
+        self._lease.read(found, began)
+        self._read_at = began
+        return True
 
     def _view(self, mine: Serving | None) -> list[Serving]:
         members, found = self._link.membership, [mine] if mine is not None else []
