@@ -208,6 +208,7 @@ BAD_ARRIVALS: dict[str, Callable[[Arrival], Arrival]] = {
     "another length": lambda a: Arrival(7, a.tokens[:, 1:], a.received),
     "no tokens": lambda a: Arrival(7, a.tokens[:, :1], a.received[:, :0]),
     "no sequence": lambda a: Arrival(7, a.tokens[:0], a.received[:0]),
+    "no features": lambda a: Arrival(7, a.tokens, a.received[:, :, :0]),
     "flat": lambda a: Arrival(7, a.tokens, a.received.flatten(1)),
 }
 
