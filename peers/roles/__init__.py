@@ -16,7 +16,11 @@ def enter(
     if role == "auto":
         from peers.roles.auto import most_needed
 
-        role = most_needed(station, invite, given)
+        try:
+            role = most_needed(station, invite, given)
+        except BaseException:
+            station.close()
+            raise
     if role == "worker":
         from peers.roles.worker import work
 

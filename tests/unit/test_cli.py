@@ -185,7 +185,7 @@ def test_the_surface_is_frozen() -> None:
         ],
         "export": ["--from", "--json", "--out", "--set"],
         "order": ["--key", "--set"],
-        "peer": ["--announce", "--out", "--peer", "--port", "--role", "--run", "--set"],
+        "peer": ["--announce", "--out", "--peer", "--port", "--role", "--run", "--set", "--stage"],
     }
     for command in group.commands.values():
         assert "Example:" in (command.help or "")

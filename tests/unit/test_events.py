@@ -11,7 +11,14 @@ from swarmnet import events
 from swarmnet.events import Event, EventLog, FaultInjected, StepDone, read_events
 
 ENVELOPE = ("time", "peer", "event")
-_SAMPLES = {str: "text", int: 3, float: 0.25, bool: True}
+_SAMPLES = {
+    str: "text",
+    int: 3,
+    float: 0.25,
+    bool: True,
+    list[int]: [3, 4],
+    dict[str, int]: {"text": 3},
+}
 
 
 def event_classes() -> list[type[Event]]:
