@@ -302,9 +302,11 @@ class Stepping:
         if self._frozen is not None:
             return
         frozen = await self._stage.freeze()
-        if len(frozen.samples) > MAX_CLAIMS or self.assembly.past.spoils(frozen.samples):
+        samples = set(frozen.samples)
+        twice = len(samples) < len(frozen.samples)
+        if twice or len(samples) > MAX_CLAIMS or self.assembly.past.spoils(samples):
             await self._stage.discard(frozen)
-            self._lose(frozen.samples)
+            self._lose(samples)
             frozen = await self._stage.freeze()
         self._frozen = frozen
 

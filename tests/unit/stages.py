@@ -125,10 +125,11 @@ class StagePeer:
         self.company.network.own(self.me, asyncio.create_task(self._tell()))
 
     def count(self, sample):
-        """As a stage peer does with a microbatch: what a step has already is not added."""
+        """As a stage peer does with a microbatch: what counts already is not added."""
+        known = sample in self.samples or (self.out is not None and sample in self.out.samples)
         if self.stepping.syncing:
             self.gone.append(sample)
-        elif not self.stepping.committed(sample):
+        elif not known and not self.stepping.committed(sample):
             self.sums += gradient(sample)
             self.tokens += tokens_of(sample)
             self.samples.append(sample)
@@ -203,7 +204,7 @@ class StagePeer:
     # ---- the sight ------------------------------------------------------------------------------
 
     def view(self):
-        return View(self.company.seen() - {self.me}, self.company.others)
+        return View(self.company.seen(self.me), self.company.others)
 
     def digest(self):
         return None
@@ -222,7 +223,7 @@ class StageCompany:
         self.peers = [StagePeer(name, self) for name in NAMES[:n]]
         self.died = {}
         self.sent = []
-        self.walls = set()
+        self.walls = {}
 
     async def open(self):
         for peer in self.peers:
@@ -236,9 +237,16 @@ class StageCompany:
     def alive(self):
         return [peer for peer in self.peers if not peer.crashed]
 
-    def seen(self):
+    def seen(self, me):
+        """Who counts as alive: those that were not dead or out of reach for long."""
         late = clock.now() - NOTICE_S
-        return frozenset(p.me for p in self.peers if self.died.get(p.me, clock.now()) > late)
+        return frozenset(
+            peer.me
+            for peer in self.peers
+            if peer.me != me
+            and self.died.get(peer.me, clock.now()) > late
+            and self.walls.get(frozenset((me, peer.me)), clock.now()) > late
+        )
 
     def crash(self, name):
         if not self[name].crashed:
@@ -249,13 +257,27 @@ class StageCompany:
     def walled(self, a, b):
         return frozenset((a, b)) in self.walls
 
+    def part(self, side):
+        """Nobody of these reaches anybody else, until ``heal``."""
+        for a in side:
+            for b in NAMES[: len(self.peers)]:
+                if b not in side:
+                    self.walls[frozenset((a, b))] = clock.now()
+                    self.network.partition(a, b)
+
+    def heal(self):
+        for wall in self.walls:
+            self.network.heal(*wall)
+        self.walls = {}
+
     def send(self, shares):
         """Sample ids to peers: {peer number: ids}."""
         for number, samples in shares.items():
             for sample in samples:
                 if sample not in self.sent:
                     self.sent.append(sample)
-                self.peers[number].count(sample)
+                if not self.peers[number].crashed:
+                    self.peers[number].count(sample)
 
     # ---- afterwards -----------------------------------------------------------------------------
 

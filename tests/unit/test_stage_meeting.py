@@ -201,3 +201,58 @@ def storm(monkeypatch, seed):
 def test_storms_of_faults(monkeypatch, first):
     for seed in range(first, first + 10):
         storm(monkeypatch, seed)
+
+
+# ---- while samples keep coming ------------------------------------------------------------------
+
+
+def traffic(monkeypatch, seed):
+    """Many batches, samples that two peers got, and peers that die or stop at any moment."""
+    dice = random.Random(seed)
+    n = dice.choice([2, 3, 4, 5, 7])
+    faults = [Fault(dice.randrange(60 * n), dice.choice(KINDS)) for _ in range(dice.randint(1, 3))]
+
+    async def main():
+        company = await StageCompany(n, 60).open()
+        with monkeypatch.context() as patch:
+            strike(patch, company, *faults)
+            for sample in range(120):
+                for _ in range(1 + (dice.random() < 0.03)):
+                    company.send({dice.randrange(n): [sample]})
+                await asyncio.sleep(dice.uniform(0, 0.2))
+            await company.settle(60)
+        if not company.alive:
+            return
+        await company.finish()
+        company.judge()
+        assert company.counted() == list(range(120))
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("first", range(0, STORMS, 10))
+def test_storms_while_samples_keep_coming(monkeypatch, first):
+    for seed in range(first, first + 10):
+        traffic(monkeypatch, seed)
+
+
+@pytest.mark.parametrize("apart", [1, 2])
+def test_two_halves_that_stepped_apart_become_one_past(apart):
+    async def main():
+        company = await StageCompany(5, 50).open()
+        company.send(shares(5, 3, start=0))
+        await company.settle(20)
+        company.part(NAMES[:apart])
+        await asyncio.sleep(10)
+        company.send({i: range(1000 + 20 * i, 1020 + 20 * i) for i in range(5)})
+        await company.settle(30)
+        steps = {peer.stepping.assembly.past.lineage for peer in company.peers}
+        assert len(steps) == 2
+        company.heal()
+        await company.settle(60)
+        await company.finish()
+        company.judge()
+        assert company.counted() == sorted(company.sent)
+        assert sum(peer.resyncs for peer in company.peers) in (apart, 5 - apart)
+
+    clock.run(main())
