@@ -38,12 +38,15 @@ class Past:
     commits: tuple[tuple[int, bytes], ...] = ()
     """(step before it, packed ids) of the last commits."""
 
-    def after(self, ids: Iterable[int], tokens: int, elapsed_s: float = 0.0) -> Past:
-        """One more step, made of these samples."""
+    def after(self, ids: Iterable[int], tokens: int, by: str = "", elapsed_s: float = 0.0) -> Past:
+        """One more step, made of these samples; ``by`` names the one meeting that decided it.
+
+        Another meeting over the same samples may round otherwise, or at another rate.
+        """
         packed = b"".join(one.to_bytes(8, "big") for one in sorted(ids))
         return Past(
             self.step + 1,
-            _lineage(self.lineage, self.step, packed),
+            _lineage(f"{self.lineage} {self.step} {by}", packed),
             self.committed + tokens,
             max(self.elapsed_s, elapsed_s),
             _newest((*self.commits, (self.step, packed))),
@@ -110,9 +113,8 @@ class Past:
         return past
 
 
-def _lineage(lineage: str, step: int, packed: bytes) -> str:
-    said = f"{lineage} {step} ".encode() + packed
-    return hashlib.sha256(said).hexdigest()[:DIGITS]
+def _lineage(said: str, packed: bytes) -> str:
+    return hashlib.sha256(f"{said} ".encode() + packed).hexdigest()[:DIGITS]
 
 
 def _newest(commits: tuple[tuple[int, bytes], ...]) -> tuple[tuple[int, bytes], ...]:
@@ -135,11 +137,17 @@ class Commit:
 
     @classmethod
     def of(
-        cls, before: Past, works: dict[str, int], claimed: dict[str, Ids], elapsed_s: float = 0.0
+        cls,
+        before: Past,
+        works: dict[str, int],
+        claimed: dict[str, Ids],
+        by: str = "",
+        elapsed_s: float = 0.0,
     ) -> Self:
-        """``elapsed_s``: how long the run had lasted, in the words of who called the meeting."""
+        """``by``: the decision's leader and number. ``elapsed_s``: how long the run had lasted, in
+        the words of who called the meeting."""
         ids = tuple(sorted(sample for ids in claimed.values() for sample in ids))
-        return cls(ids, works, before.after(ids, sum(works.values()), elapsed_s))
+        return cls(ids, works, before.after(ids, sum(works.values()), by, elapsed_s))
 
     @property
     def tokens(self) -> int:

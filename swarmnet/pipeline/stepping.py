@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from swarmnet.errors import LinkError
+from swarmnet.errors import LinkError, PayloadError
 from swarmnet.exchange.attend import Minutes, Tools
 from swarmnet.exchange.circle import Circle
 from swarmnet.exchange.claims import Ids
@@ -320,7 +320,8 @@ class Stepping:
             await self._thaw()
         else:
             elapsed_s = _elapsed_s(minutes.call.digest)
-            commit = Commit.of(self.assembly.past, minutes.works, minutes.claims, elapsed_s)
+            by = f"{minutes.leader} {minutes.number}"
+            commit = Commit.of(self.assembly.past, minutes.works, minutes.claims, by, elapsed_s)
             if minutes.end is End.APPLIED:
                 await self._step(minutes.correction.vector, commit)
             else:
@@ -350,9 +351,16 @@ class Stepping:
             works = {self._me: frozen.tokens}
             claimed = {self._me: tuple(sorted(frozen.samples))}
             elapsed_s = _elapsed_s(self._sight.digest())
-            commit = Commit.of(self.assembly.past, works, claimed, elapsed_s)
-            mean = await self._tools.offload(self._own_mean, frozen, works)
-            await self._step(mean, commit)
+            by = f"{self._me} {self.number()}"
+            commit = Commit.of(self.assembly.past, works, claimed, by, elapsed_s)
+            try:
+                mean = await self._tools.offload(self._own_mean, frozen, works)
+            except PayloadError:  # not finite: as useless to me as it would be to others
+                self._frozen = None
+                await self._stage.discard(frozen)
+                self._lose(frozen.samples)
+            else:
+                await self._step(mean, commit)
         self._settling = False
 
     def _own_mean(self, frozen: Sums, works: dict[str, int]) -> Vector:

@@ -173,9 +173,9 @@ def struck(monkeypatch, n, *faults, link=None):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_a_fault_at_every_frame_of_a_meeting(monkeypatch, n, kind):
+def test_a_fault_at_the_frames_of_a_meeting(monkeypatch, n, kind):
     seen = set()
-    for at in range(400):
+    for at in range(0, 400, 1 if n < 5 else 3):
         fault = Fault(at, kind)
         struck(monkeypatch, n, fault)
         if fault.seen is None:
