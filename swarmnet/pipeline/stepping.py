@@ -187,11 +187,8 @@ class Stepping:
         self._moved.set()
 
     def committed(self, sample: int) -> bool:
+        """A step of this stage has it: it must not be added to any sum again."""
         return self.assembly.past.counted(sample) is not None
-
-    def counted_at(self, sample: int) -> int | None:
-        """Before which step it was committed; None: unknown."""
-        return self.assembly.past.counted(sample)
 
     @property
     def room(self) -> int:
