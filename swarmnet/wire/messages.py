@@ -274,7 +274,17 @@ class Lane(Message):
     round: Count
 
 
-class Got(Message):
+class Claiming(Message):
+    """A word that may name samples; where there are none it is as short as if it never could."""
+
+    def frame(self) -> Frame:
+        said = self.model_dump()
+        if not said["claims"]:
+            del said["claims"]
+        return Frame(self.kind, msgpack.packb(said))
+
+
+class Got(Claiming):
     """Whose contributions I hold whole; ``done`` when no more will come.
 
     ``work``: the inner steps behind my own contribution, or the tokens of a gradient. ``claims``:
@@ -288,7 +298,7 @@ class Got(Message):
     claims: Claims = b""
 
 
-class Decide(Message):
+class Decide(Claiming):
     """The leader's choice of who counts, and their works; no seats: it came to nothing.
 
     ``number`` is a round of the leader's own: what a member asks about later. ``claims``: the

@@ -273,6 +273,16 @@ def test_claims_are_whole_ids_and_bounded(claims):
         Got.parse(Frame(Kind.GOT, msgpack.packb(body)))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [Got(holds=(0, 2), work=20, done=True), Decide(number=7, seats=(0, 2), works=(20, 7))],
+)
+def test_claims_cost_nothing_where_there_are_none(message):
+    frame = message.frame()
+    assert b"claims" not in frame.body
+    assert type(message).parse(frame) == message
+
+
 def test_the_longest_words_of_a_group_fit_their_frames():
     most = bytes(8 * MAX_CLAIMS)
     seats = tuple(range(MAX_GROUP))
