@@ -38,7 +38,8 @@ class Message(BaseModel):
     kind: ClassVar[Kind]
 
     def frame(self) -> Frame:
-        return Frame(self.kind, msgpack.packb(self.model_dump()))
+        """What has its default value costs no bytes."""
+        return Frame(self.kind, msgpack.packb(self.model_dump(exclude_defaults=True)))
 
     @classmethod
     def parse(cls, frame: Frame) -> Self:
