@@ -8,14 +8,11 @@ the payload as int32, four bytes a token, and whoever needs them gets them as a 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor, nn
-
-from swarmnet.boundary._crossing import crossed
-
-__all__ = ["Boundary", "Receiver", "Sender", "crossed"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 class Sender(Protocol):

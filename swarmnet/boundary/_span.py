@@ -16,8 +16,7 @@ from torch import Tensor
 
 BASIS, ROWS = 0, 1  # streams of random bits under one seed
 ROUNDS = 3  # times log2(d): rotations until each direction is spread over all features
-STD = 0.02  # of the frozen embedding; what transformers initialises embeddings with
-GRAIN = STD / (((1 << 16) - 1) / 12) ** 0.5  # between two of its 256 values
+LEVELS_STD = (((1 << 16) - 1) / 12) ** 0.5  # of a uniform choice among 256 whole numbers
 
 
 class Span:
@@ -46,7 +45,9 @@ class Span:
 class FrozenRows:
     """The embedding F, (vocab, d), that no peer trains or sends: 8 bits a number, uniform."""
 
-    def __init__(self, vocab: int, width: int, seed: int) -> None:
+    def __init__(self, shape: tuple[int, int], std: float, seed: int) -> None:
+        vocab, width = shape
+        self._grain = std / LEVELS_STD
         raw = _bits(seed, ROWS).random_raw(-(-vocab * width // 8))
         levels = raw.view(np.int8)[: vocab * width].reshape(vocab, width)
         self._levels = {torch.device("cpu"): torch.from_numpy(levels)}
@@ -65,7 +66,7 @@ class FrozenRows:
         return self._levels[device]
 
     def _valued(self, levels: Tensor, like: Tensor) -> Tensor:
-        return levels.to(like.dtype).add_(0.5).mul_(GRAIN)
+        return levels.to(like.dtype).add_(0.5).mul_(self._grain)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

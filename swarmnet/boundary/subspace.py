@@ -21,7 +21,7 @@ from swarmnet.errors import ConfigError, ModelError
 
 OUTPUTS = {"o_proj", "down_proj", "c_proj"}  # as transformers names what writes into the stream
 POSITIONS = {"wpe"}
-OUTSIDE = 0.05  # of the stream's length; far above the rounding of bfloat16
+OUTSIDE = 0.01  # of the stream's length; above what products in bfloat16 leave there
 
 
 class Subspace(Coded):
@@ -29,6 +29,7 @@ class Subspace(Coded):
 
     class Config(CodedConfig):
         k: int = Field(16, ge=1, description="dimensions of the stream beside the embedding")
+        std: float = Field(0.02, gt=0, le=10, description="of the frozen embedding's numbers")
         seed: int = Field(0, ge=0, lt=2**63, description="of the basis and the frozen embedding")
 
     def __init__(self, config: Config) -> None:
@@ -83,7 +84,9 @@ class Subspace(Coded):
 
     def _rows(self, vocab: int, width: int) -> FrozenRows:
         if (vocab, width) not in self._frozen:
-            self._frozen[vocab, width] = FrozenRows(vocab, width, self.config.seed)
+            self._frozen[vocab, width] = FrozenRows(
+                (vocab, width), self.config.std, self.config.seed
+            )
         return self._frozen[vocab, width]
 
 
@@ -119,11 +122,15 @@ class OutOfSpan(nn.Module):
 
 def _require_inside(hidden: Tensor, bound: Tensor, coordinates: Tensor) -> None:
     """By Pythagoras: what ``bound`` is longer than its coordinates is outside the span."""
-    outside = bound.square().sum() - coordinates.square().sum()
-    share = float(outside / hidden.square().sum())
+    stream, beside, inside = (_squares(values) for values in (hidden, bound, coordinates))
+    share = float((beside - inside) / stream)
     if share > OUTSIDE**2:
         raise ModelError(
             f"boundary subspace: {share**0.5:.0%} of the activations is outside the subspace; this "
             "model cannot be cut so (dropout, norms behind blocks, other names of projections): "
             "use boundary = 'plain'"
         )
+
+
+def _squares(values: Tensor) -> Tensor:
+    return values.square().sum(dtype=torch.promote_types(values.dtype, torch.float32))

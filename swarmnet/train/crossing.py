@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from swarmnet.boundary import Boundary
+from swarmnet.boundary import Boundary
 
 
 def crossed(boundary: Boundary, sent: Tensor, generator: torch.Generator) -> Tensor:
