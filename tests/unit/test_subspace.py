@@ -153,7 +153,7 @@ def test_the_mean_of_two_replicas_stays_inside(architecture, boundary):
 
 @pytest.mark.parametrize("name", ["resid_pdrop", "embd_pdrop"])
 def test_a_model_that_leaves_the_subspace_is_refused_at_the_cut(boundary, name):
-    model = cut(build("gpt2", boundary, **{name: 0.1}), boundary, [])
+    model = cut(build("gpt2", boundary, initializer_range=0.2, **{name: 0.1}), boundary, [])
     with pytest.raises(ModelError, match="outside the subspace"):
         loss(model, some_ids())
 
