@@ -2,7 +2,8 @@
 
 Payload: one bit a feature, which says whether it is there (little endian, ``ceil(d / 8)`` bytes),
 then the kept columns, (tokens, kept), through the codec. The rest arrives as zeros. A gradient
-chooses its own columns (column masking, "Beyond Top-K").
+chooses its own columns (column masking, "Beyond Top-K"). All tokens have a say in the choice, also
+those behind the token at hand, which a causal model should not see: little, but not nothing.
 """
 
 from __future__ import annotations

@@ -115,7 +115,6 @@ class Cut(nn.Module):
             builder.stage(seed, i, stages, self.boundary) for i in range(stages)
         )
         self.source = torch.Generator().manual_seed(seed)
-        self.constrain()
 
     def forward(self, input_ids: Tensor, **_: object) -> Scores:
         received = None
@@ -152,17 +151,16 @@ def trained(choice: Choice, corpus: Corpus, steps: int, lr: float, seed: int) ->
 
 def wide_block() -> dict[str, float]:
     """Width 4096, k 40: bytes a token, and what one block's activations lose at the cut."""
-    choice = Choice(name="subspace", k=40)
-    whole = Cut(4096, 2, 2, choice, seed=0)
+    boundary: Boundary = Choice(name="subspace", k=40).build("boundary")
+    stage = model(4096, 2).build("model", {}).stage(0, 0, 2, boundary)
     sent: list[Tensor] = []
-    sender = whole.stages[0].boundary["sender"]
+    sender = stage.boundary["sender"]
     sender.register_forward_pre_hook(lambda _module, inputs: sent.append(inputs[0]))
     ids = torch.randint(0, 256, (1, 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        coordinates = whole.stages[0](ids)
-        arrived = whole.stages[1].boundary["receiver"](coordinates, ids)
+        arrived = boundary.receiver(4096, stage.vocab)(stage(ids), ids)
     lost = float((arrived - sent[0]).norm() / sent[0].norm())
-    return {"bytes": nbytes(whole.boundary, 4096), "lost": lost}
+    return {"bytes": nbytes(boundary, 4096), "lost": lost}
 
 
 def nbytes(boundary: Boundary, width: int) -> float:
