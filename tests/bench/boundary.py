@@ -115,6 +115,9 @@ class Cut(nn.Module):
             builder.stage(seed, i, stages, self.boundary) for i in range(stages)
         )
         self.source = torch.Generator().manual_seed(seed)
+        # As large as the subspace's frozen embedding, else that would be what is compared.
+        nn.init.normal_(self.stages[0].embedding.weight, generator=self.source)
+        self.constrain()
 
     def forward(self, input_ids: Tensor, **_: object) -> Scores:
         received = None
