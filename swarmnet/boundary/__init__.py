@@ -47,18 +47,25 @@ class Boundary(Protocol):
         ...
 
     def constrain(self, stage: nn.Module, first: bool, last: bool) -> None:
-        """Bring a stage's weights to where this boundary wants them: when built, after each step.
+        """Bring a stage's weights to where this boundary wants them, in place.
 
-        Finds what it constrains by the attributes that ``model.stages`` gives a stage.
+        Called whenever they changed: when built, after each step, after averaging that lost
+        precision. What it constrains it finds by type and by the names that ``transformers`` gives.
         """
         ...
 
     def encode(self, values: Tensor, generator: torch.Generator) -> bytes | memoryview:
-        """The payload of (B, T, features) activations or gradients, float32, any device."""
+        """The payload of (B, T, features) activations or gradients, any device.
+
+        The payload may share memory with ``values``. What is not finite is encoded as it is.
+        """
         ...
 
     def decode(self, payload: memoryview, out: Tensor) -> Tensor:
         """The values in the shape, dtype and on the device of ``out``; read only.
+
+        They are in ``out``, which is contiguous, or in the payload's own memory. After an
+        error ``out`` is untouched.
 
         Raises:
             PayloadError: not a payload of this shape, or values that are not finite.
