@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,16 @@ from peers.link import Link
 from peers.station import Station
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig
-from swarmnet.errors import MessageError, StorageError
+from swarmnet.errors import StorageError
 from swarmnet.events import CheckpointWritten, Event, SamplesLost, StageLoad, StageStepped
-from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.payload import Offload
 from swarmnet.exchange.transport import Transport
 from swarmnet.model import ModelBuilder, StageModule
-from swarmnet.pipeline.assembly import Assembly, View
-from swarmnet.pipeline.assembly import Place as StagePlace
+from swarmnet.pipeline.assembly import Place, View
 from swarmnet.pipeline.past import Commit, Past
-from swarmnet.pipeline.service import Limits, StageService
-from swarmnet.pipeline.stagebook import Place, StageBook
-from swarmnet.pipeline.stepping import Company, Stepping
+from swarmnet.pipeline.served import ServedStage, Setting
+from swarmnet.pipeline.service import Limits
 from swarmnet.train import checkpoint
 from swarmnet.train.gradients import GradientCargo
 from swarmnet.train.loop import choose_device
@@ -37,10 +35,8 @@ from swarmnet.train.replica import Replica
 from swarmnet.train.schedule import rate
 from swarmnet.train.stage import StageCore
 from swarmnet.train.stageworks import StageWorks
-from swarmnet.train.sums import Sums
-from swarmnet.wire.messages import Digest, Message, Tally
+from swarmnet.wire.messages import Digest
 
-TELL_S = 0.1
 REPORT_S = 1.0
 SMOOTHING = 0.2
 MATES = ("training", "consensus", "serving")
@@ -63,13 +59,12 @@ class _Tools:
 
 
 class StageSide:
-    """Implements ``stepping.Stage`` and ``stepping.Sight`` over a compute core.
+    """Implements ``served.Watch`` and ``stepping.Sight`` over a compute core.
 
     Built in the compute thread, joined and used in the network's loop.
     """
 
-    stepping: Stepping
-    service: StageService
+    served: ServedStage
 
     def __init__(self, station: Station, run: RunConfig, module: StageModule) -> None:
         self.stage = module.index
@@ -91,7 +86,6 @@ class StageSide:
         tokens = run.batch.sequences * run.batch.length
         largest = boundary.max_nbytes(tokens, module.width)
         self._limits = Limits(run.batch.sequences, run.batch.length, largest, largest)
-        self._past = Past()
         self._donors: tuple[str, ...] = ()
         self._rate = self._demand = self._busy_s = 0.0
         self._slowdown = station.peer.slowdown
@@ -118,51 +112,32 @@ class StageSide:
                 thread, self._slowed, work, *arguments
             )
 
-        place = StagePlace(
-            me,
-            self.stage,
-            run.pipeline.stages,
-            run.pipeline.batch * run.batch.length,
-            patience_s=20.0,
-        )
-        self._assembly = Assembly(place, self._past)
-        book = StageBook(Place(me, self.stage, run.pipeline.stages), self._committed)
-        self.service = StageService(node, book, self.works, lane, self._limits)
-        company = Company(
+        setting = Setting(
             tools=_Tools(node, Links(), asyncio.to_thread),
             sight=self,
-            stage=self,
+            works=self.works,
+            core=self.core,
+            lane=lane,
             cargo=GradientCargo(
                 self.replica, self.stage, repr(run.codec), self._station.incarnation
             ),
+            limits=self._limits,
             incarnation=self._station.incarnation,
         )
-        self.stepping = Stepping(company, self._assembly, syncing=True)
-        self.service.extra = self._hear
-        self.service.counted = self.stepping.counted
-
-    async def open(self) -> None:
-        await self.service.open()
-        await self.stepping.open()
-
-    async def close(self) -> None:
-        await self.service.post.close()
+        target = run.pipeline.batch * run.batch.length
+        place = Place(me, self.stage, run.pipeline.stages, target)
+        self.served = ServedStage(place, setting, self)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What runs while this stage is served."""
-        return [self.service.run(), self.stepping.run(), self._tell(), self._report()]
+        return [*self.served.tasks(), self._report()]
 
     # ---- for the role -------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
         """Steps behind the weights that serve."""
-        return self._assembly.past.step
-
-    @property
-    def past(self) -> Past:
-        """Of the weights as they are now: read it in the compute thread, with them."""
-        return self._past
+        return self.served.assembly.past.step
 
     @property
     def parameters(self) -> int:
@@ -171,11 +146,6 @@ class StageSide:
     @property
     def state_bytes(self) -> int:
         return sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-
-    @property
-    def empty(self) -> bool:
-        """Nothing is held that no step has, and none is being taken."""
-        return not self.service.book.held and self.stepping.settled
 
     def weights_hash(self) -> str:
         return self.replica.weights_hash()
@@ -205,22 +175,16 @@ class StageSide:
         past = Past() if portrait is None else Past.unpack(portrait.facts["past"])
         if newest is not None and past.step < newest:
             past = past.at(newest)  # nobody else has this stage: the others must not wait for it
+        load: Callable[[], None] | None = None
         if portrait is not None:
-            tensors, version = portrait.tensors, past.step
-
-            def load() -> None:
-                self.core.load(tensors, version, met=True)
-                self._past = past
-
-            await self.service.exclusively(load)
+            load = partial(self.core.load, portrait.tensors, past.step, met=True)
+        await self.served.adopt(past, load)
         self.missed = False
-        self.service.book.steps[self.stage] = past.step
-        self.stepping.restored(past)
 
     async def stay(self) -> None:
         """Nobody is left who was ahead."""
+        await self.served.stay()
         self.missed = False
-        self.stepping.restored(self._past)
 
     def write(self, folder: Path, portrait: Portrait) -> None:
         """A checkpoint, in any thread; a refusing disk is an event, not an end."""
@@ -235,52 +199,14 @@ class StageSide:
         seconds = time.monotonic() - began
         self._emit(CheckpointWritten(portrait.facts["step"], seconds, size, problem))
 
-    # ---- what stepping asks for (Stage) ---------------------------------------------------------
+    # ---- what the served stage asks for (Watch) -------------------------------------------------
 
-    @property
-    def tokens(self) -> int:
-        return self.core.tokens
+    def lr(self, past: Past) -> float:
+        run = self._run
+        return rate(self._progress(past), run.inner.config("inner").lr, run.schedule)
 
-    @property
-    def samples(self) -> Collection[int]:
-        return self.core.samples
-
-    async def freeze(self) -> Sums:
-        def freeze() -> tuple[list[int], Sums]:
-            weighed: list[int] = []
-            while self.core.waiting:
-                weighed += self.core.weigh()
-            return weighed, self.core.freeze()
-
-        sums: Sums
-        weighed, sums = await self.service.exclusively(freeze)
-        self.service.perform(self.service.book.weighed(weighed))
-        return sums
-
-    async def put_back(self, sums: Any) -> None:
-        await self.service.exclusively(lambda: self.core.put_back(sums))
-
-    async def discard(self, sums: Any) -> None:
-        await self.service.exclusively(lambda: self.core.discard(sums))
-
-    async def drop(self) -> Collection[int]:
-        dropped: tuple[int, ...] = await self.service.exclusively(self.core.drop)
-        return dropped
-
-    async def step(self, mean: Tensor, commit: Commit) -> None:
-        began = time.monotonic()
-        lr = self._lr(commit.past)
-
-        def move() -> None:
-            self.core.step(mean, lr)
-            self._past = commit.past
-
-        await self.service.exclusively(move)
+    def stepped(self, commit: Commit, own: int, lr: float, seconds: float) -> None:
         self.steps += 1
-        book = self.service.book
-        own = sum(sample in book.held for sample in commit.ids)
-        book.steps[self.stage] = commit.past.step
-        self.service.perform(book.commit(commit.ids, commit.past.step))
         self._emit(
             StageStepped(
                 stage=self.stage,
@@ -290,15 +216,14 @@ class StageSide:
                 own=own,
                 tokens=commit.tokens,
                 lr=lr,
-                seconds=time.monotonic() - began,
+                seconds=seconds,
                 lineage=commit.past.lineage,
                 progress=self._progress(commit.past),
             )
         )
 
-    def lost(self, samples: Ids) -> None:
-        self.service.perform(self.service.book.void(samples, self.version))
-        self._emit(SamplesLost(self.stage, len(samples)))
+    def lost(self, samples: int) -> None:
+        self._emit(SamplesLost(self.stage, samples))
 
     def behind(self, donors: tuple[str, ...]) -> None:
         self._donors, self.missed = donors, True
@@ -307,7 +232,7 @@ class StageSide:
 
     def view(self) -> View:
         members, me = self._link.membership, self._link.node.me
-        steps = {s: n for s, n in self.service.book.steps.items() if s != self.stage}
+        steps = {s: n for s, n in self.served.book.steps.items() if s != self.stage}
         stages = self._link.stages(MATES)
         for stage, peers in stages.items():
             for peer in peers:
@@ -325,18 +250,6 @@ class StageSide:
         self._link.membership.hear(peer, digest, time.monotonic())
 
     # ---- inside -----------------------------------------------------------------------------
-
-    def _committed(self, sample: int) -> bool:
-        return self.stepping.committed(sample)
-
-    def _hear(self, peer: str, letter: Message) -> None:
-        if not isinstance(letter, Tally):
-            raise MessageError(f"{letter.kind.name} is for nobody here")
-        self.stepping.hear(peer, letter)
-
-    def _lr(self, past: Past) -> float:
-        run = self._run
-        return rate(self._progress(past), run.inner.config("inner").lr, run.schedule)
 
     def _progress(self, past: Past) -> float:
         """The same at every peer of the stage, whatever their clocks say."""
@@ -357,21 +270,9 @@ class StageSide:
             time.sleep((self._slowdown - 1) * seconds)
         return result
 
-    async def _tell(self) -> None:
-        """My tally to my mates whenever it changed, and now and then."""
-        told: Tally | None = None
-        told_at = 0.0
-        while True:
-            tally, now = self.stepping.tally(), time.monotonic()
-            if tally is not None and (tally != told or now > told_at + REPORT_S):
-                told, told_at = tally, now
-                for mate in self.view().mates:
-                    self.service.post.send(mate, tally)
-            await asyncio.sleep(TELL_S)
-
     async def _report(self) -> None:
         """What was done since the last time, for the log and for whoever decides on places."""
-        book, since, served, asked = self.service.book, time.monotonic(), 0, 0
+        book, since, served, asked = self.served.book, time.monotonic(), 0, 0
         while True:
             await asyncio.sleep(REPORT_S)
             now, busy_s = time.monotonic(), self._busy_s
@@ -393,6 +294,6 @@ class StageSide:
                     busy_s=busy_s,
                     seconds=seconds,
                     recomputed=self.works.recomputed,
-                    refused=sum(self.service.refusals.values()),
+                    refused=sum(self.served.service.refusals.values()),
                 )
             )

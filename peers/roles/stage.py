@@ -118,8 +118,8 @@ class StagePeer:
                 left, target = target, await self._serve(side)
             finally:
                 self._steps += side.steps
-                self._bytes += side.service.post.bytes_sent
-                await side.close()
+                self._bytes += side.served.service.post.bytes_sent
+                await side.served.close()
 
     async def _serve(self, side: StageSide) -> int | None:
         """Until the run is over (None) or this peer moves (where to)."""
@@ -156,9 +156,9 @@ class StagePeer:
 
     async def _leave_stage(self, side: StageSide) -> None:
         """Take nothing new, and let what is held become part of a step, for a while."""
-        side.service.book.closed = True
+        side.served.book.closed = True
         deadline = time.monotonic() + FLUSH_S
-        await until(lambda: side.empty, deadline)
+        await until(lambda: side.served.empty, deadline)
         self._change_state("syncing")
 
     def _flushed(self, side: StageSide) -> bool:
@@ -168,9 +168,9 @@ class StagePeer:
             for peer in self.link.membership.alive(time.monotonic(), ("training", "paused"))
             if (status := self.link.membership.status(peer)) is not None
         )
-        side.stepping.assembly.flush = not training
-        side.stepping.counted()
-        return not training and side.empty
+        side.served.assembly.flush = not training
+        side.served.stepping.counted()
+        return not training and side.served.empty
 
     async def _give(self, side: StageSide) -> None:
         until = time.monotonic() + self.station.peer.serve_s
@@ -218,7 +218,7 @@ class StagePeer:
             stage,
         )
         side.join(self.link, self._thread)
-        await side.open()
+        await side.served.open()
         return side
 
     # ---- the first state ------------------------------------------------------------------------
@@ -323,7 +323,9 @@ class StagePeer:
 
     async def _paint(self, side: StageSide) -> None:
         if self._easel.wanted:
-            await side.service.exclusively(lambda: self._easel.paint(lambda: self._portrait(side)))
+            await side.served.service.exclusively(
+                lambda: self._easel.paint(lambda: self._portrait(side))
+            )
 
     def _portrait(self, side: StageSide) -> Portrait:
         facts: dict[str, Any] = {
@@ -333,12 +335,12 @@ class StagePeer:
             "elapsed_s": 0.0,
             "met": True,
             "stage": side.stage,
-            "past": side.past.pack(),
+            "past": side.served.past.pack(),
         }
         return Portrait(side.tensors(), facts)
 
     async def _write_checkpoint(self, side: StageSide) -> None:
-        portrait = await side.service.exclusively(lambda: self._portrait(side))
+        portrait = await side.served.service.exclusively(lambda: self._portrait(side))
         await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait)
 
     def _kept(self, stage: int | None) -> Portrait | None:

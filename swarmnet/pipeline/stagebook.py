@@ -38,8 +38,14 @@ from swarmnet.wire.messages import Message
 LATEST_W = 8
 """Weight gradients that may wait while other work goes first: each keeps its activations."""
 RETRY_FLOOR_S = 0.05
+CLOSED_S = 2.0
 MAX_REMEMBERED = 4096
 """Records of samples that a trainer never forgot: the oldest answered ones go first."""
+ABANDONED_S = 120.0
+"""A gradient that is awaited for longer makes room for a new sample. Should it come after all, the
+trainer finds out that nobody has the sample, and sends it again."""
+FORGOTTEN_S = 900.0
+"""Nobody resumes a trip after so long: answered samples go, whether a trainer said so or not."""
 
 
 class Phase(Enum):
@@ -118,6 +124,8 @@ class Record:
     answer: memoryview | None = None
     awaits: bool = False
     """The output is sent and its gradient has not come."""
+    forgotten: bool = False
+    """In the compute thread's hands when its trainer forgot it: nothing shall come of it."""
     loss: float = 0.0
     tokens: int = 0
     waited_s: float = 0.0
@@ -146,6 +154,8 @@ class StageBook:
         """What a forward takes, smoothed: for retry times."""
         self.closed = False
         """No new sample is taken: this peer is about to leave the stage."""
+        self.behind = False
+        """Nor while the state of a mate is awaited: whatever counts now will be dropped."""
         self.asked = self.served = 0
         """Sequences that came to the door, refused or not, and those that were answered."""
         self._committed = committed
@@ -165,21 +175,21 @@ class StageBook:
             known.letter = letter
             return self._again(known, letter)
         self.asked += letter.rows
+        acts = self._make_room(now)
         waiting = len(self._in[Phase.WAITING])
         full = waiting >= self.place.max_waiting or self._unanswered() >= self.place.max_held
-        if self.closed or full:
-            retry_s = max(RETRY_FLOOR_S, self.work_s * waiting / 2)
-            return [self._receipt(letter, "busy", retry_s=retry_s)]
+        if self.closed or self.behind or full:
+            retry_s = max(RETRY_FLOOR_S, self.work_s * waiting / 2) if full else CLOSED_S
+            return [*acts, self._receipt(letter, "busy", retry_s=retry_s)]
         ids = 4 * letter.rows * (letter.length + 1)
         if len(payload) < ids or (self.place.stage == 0) != (len(payload) == ids):
-            return [self._receipt(letter, "refused")]
+            return [*acts, self._receipt(letter, "refused")]
         entry = Entry(letter.sample, letter.rows, letter.length, payload[:ids], payload[ids:])
         mask = mask_stages(letter.mask)
         record = Record(letter, entry, now, letter.route, letter.attempt, mask)
         self._records[letter.sample] = record
         self._in[Phase.WAITING][letter.sample] = None
-        self._prune()
-        return []
+        return acts
 
     def on_resume(self, peer: str, letter: Resume) -> list[Act]:
         """The trainer has found another way from here on."""
@@ -259,8 +269,9 @@ class StageBook:
         return Gradient(sample, record.handle, record.entry, record.gradient, counts)
 
     def forwarded(self, sample: int, done: Exit, now: float) -> list[Act]:
-        record = self._records.get(sample)
-        if record is None:
+        record = self._records[sample]
+        if record.forgotten:
+            self._delete(record)
             return [Drop(done.handle)]
         record.handle, record.version, record.output = done.handle, done.version, done.output
         record.loss, record.tokens, record.since = done.loss, done.tokens, now
@@ -271,9 +282,7 @@ class StageBook:
 
     def refused(self, sample: int) -> list[Act]:
         """What came cannot be: not finite, not of its size. The trainer knows who sent it."""
-        record = self._records.get(sample)
-        if record is None:
-            return []
+        record = self._records[sample]
         self._delete(record)
         self.held.pop(sample, None)
         dropped = [Drop(record.handle)] if record.handle is not None else []
@@ -282,6 +291,9 @@ class StageBook:
     def turned(self, sample: int, answer: Answer, now: float) -> list[Act]:
         record = self._records[sample]
         self.served += record.entry.rows
+        if record.forgotten and sample not in self.held:
+            self._delete(record)
+            return []
         record.answer, record.handle = answer.payload, None
         record.gradient, record.since = NOTHING, now
         acts = self._answer(record)
@@ -368,7 +380,7 @@ class StageBook:
     def _again(self, record: Record, letter: Forward | Resume) -> list[Act]:
         """A newer attempt: another route perhaps, and a mask that may ask to count after all."""
         record.attempt, record.route = letter.attempt, letter.route
-        record.mask = mask_stages(letter.mask)
+        record.mask, record.forgotten = mask_stages(letter.mask), False
         record.letter = record.letter.model_copy(
             update={"attempt": letter.attempt, "route": letter.route, "mask": letter.mask}
         )
@@ -478,21 +490,30 @@ class StageBook:
 
     def _forget(self, sample: int, record: Record) -> list[Act]:
         if sample in self.held:
-            record.output = NOTHING
-            return []
+            return []  # its trip goes on, with what is kept of it here
         if record.phase in (Phase.FORWARDING, Phase.TURNING):
-            record.mask = frozenset()  # in the compute thread's hands: let it come to nothing
+            record.forgotten = True
             return []
+        return self._free(record)
+
+    def _free(self, record: Record) -> list[Act]:
         self._delete(record)
         return [Drop(record.handle)] if record.handle is not None else []
 
-    def _prune(self) -> None:
-        """A trainer that died forgets nothing."""
-        if len(self._records) > MAX_REMEMBERED:
-            done = (sample for sample in self._in[Phase.ANSWERED] if sample not in self.held)
-            oldest = next(done, None)
-            if oldest is not None:
-                self._delete(self._records[oldest])
+    def _make_room(self, now: float) -> list[Act]:
+        """A trainer that died, or never got through to here again, forgets nothing."""
+        acts: list[Act] = []
+        done = (s for s in self._in[Phase.ANSWERED] if s not in self.held)
+        oldest = self._records.get(next(done, -1))
+        if oldest is not None:
+            old = now > oldest.since + FORGOTTEN_S
+            if old or len(self._records) >= MAX_REMEMBERED:
+                acts += self._free(oldest)
+        if self._unanswered() >= self.place.max_held:
+            oldest = self._records.get(next(iter(self._in[Phase.SENT]), -1))
+            if oldest is not None and now > oldest.since + ABANDONED_S:
+                acts += self._free(oldest)
+        return acts
 
 
 def _shape(record: Record) -> tuple[int, int]:

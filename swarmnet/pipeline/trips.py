@@ -39,8 +39,12 @@ from swarmnet.wiring import Wiring
 OVERDUE_STEPS = 2
 """A sample that was counted is part of one of the next two steps, or somebody is asked."""
 ASK_AGAIN_S = 2.0
+QUIET_S = 10.0
+"""A sample of which nothing is heard for so long is asked for, even if its stage does not step."""
 LET_GO_S = 1.0
 """So long the answer of a peer is waited for that is about to be replaced; then it is."""
+CUT_OFF_S = 0.5
+"""So long somebody is waited for who was lost, or serves the stage no more, as far as is known."""
 MAX_DOUBLINGS = 6
 
 
@@ -55,11 +59,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Letting:
-    """The peer of a stage is asked to let go of a sample."""
+    """The peer of a stage is asked to let go of a sample.
+
+    ``passed``: it is not what failed, but there is no other way past what failed.
+    """
 
     stage: int
     peer: str
     until: float
+    passed: bool
 
 
 @dataclass
@@ -71,8 +79,14 @@ class Trip:
     began: float
     route: list[str | None]
     attempt: int = -1
+    open_picks: set[int] = field(default_factory=set)
+    """Stages whose wiring has not heard what became of its pick."""
+    met: set[str] = field(default_factory=set)
+    """Everybody who may keep something of it."""
+    came: dict[int, float] = field(default_factory=dict)
+    """When each stage's input was on its way to it, in this attempt."""
     forwarded: dict[int, float] = field(default_factory=dict)
-    """When each stage of this attempt sent its output on."""
+    """When each stage sent its output on; those that may still hold it."""
     answered: dict[int, float] = field(default_factory=dict)
     counted: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Who counted the sample for a stage, and the version it then had."""
@@ -131,12 +145,14 @@ class TripBook:
         self.steps: dict[int, int] = {}
         self.finished: list[Finished] = []
         """For the caller to take."""
-        self._tag = tag
+        self.tag = tag
         self._wirings = wirings
         self._trips: dict[int, Trip] = {}
         self._open: set[int] = set()
         """Not yet counted everywhere: these fill the window."""
         self._live: list[frozenset[str]] = [frozenset() for _ in wirings]
+        self._cut_off: set[str] = set()
+        """Our line to them broke, and nothing has come from them since."""
 
     # ---- what the caller asks ---------------------------------------------------------------
 
@@ -176,11 +192,12 @@ class TripBook:
         for stage, wiring in enumerate(self._wirings):
             wiring.serve(live.get(stage, ()), now)
             self._live[stage] = frozenset(live.get(stage, ()))
+        self._cut_off &= frozenset[str]().union(*self._live)
         return self._unpark(now)
 
     def begin(self, load: Load, now: float) -> list[Say]:
         """A new sample; ask ``room`` before."""
-        sample = self._tag << 32 | self.ledger.begun
+        sample = self.tag << 32 | self.ledger.begun
         self.ledger.begun += 1
         trip = Trip(sample, load, now, [None] * self.stages)
         self._trips[sample] = trip
@@ -189,6 +206,7 @@ class TripBook:
 
     def on_receipt(self, peer: str, receipt: Receipt, now: float) -> list[Say]:
         """Raises nothing: a receipt that fits no trip is out of date."""
+        self._cut_off.discard(peer)
         trip = self._trips.get(receipt.sample)
         stage = receipt.stage
         if trip is None or stage >= self.stages or trip.parked:
@@ -207,13 +225,13 @@ class TripBook:
             self._forwarded(trip, receipt, now)
             return []
         if receipt.what == "answered":
-            trip.answered.setdefault(stage, now)
-            self._measure(trip, peer, receipt, now)
+            self._answered(trip, peer, stage, now)
             return []
         return self._mend(trip, stage, receipt, now)
 
     def on_fates(self, peer: str, fates: Fates, now: float) -> list[Say]:
         """Commits and losses of a stage, told by one of its peers."""
+        self._cut_off.discard(peer)
         stage = fates.stage
         if stage >= self.stages:
             return []
@@ -224,7 +242,9 @@ class TripBook:
             if trip is None:
                 continue
             holder = trip.counted.get(stage, ("", 0))[0]
-            if trip.letting is not None and trip.letting.peer == peer:
+            letting = trip.letting
+            asked = letting is not None and (letting.stage, letting.peer) == (stage, peer)
+            if asked and fate != "void":
                 kept = fate in ("held", "committed")
                 if kept and stage not in trip.counted:
                     trip.counted[stage] = (peer, fates.step)
@@ -240,6 +260,7 @@ class TripBook:
     def on_lost(self, peer: str, now: float) -> list[Say]:
         """Our own line to ``peer`` broke."""
         acts: list[Say] = []
+        self._cut_off.add(peer)
         for wiring, live in zip(self._wirings, self._live, strict=True):
             if peer in live:
                 wiring.failed(peer, now)
@@ -262,7 +283,8 @@ class TripBook:
                 continue
             stage = self._suspect(trip)
             peer = trip.route[stage]
-            if peer is not None:
+            if peer is not None and self._within_reach(stage, peer):
+                trip.open_picks.discard(stage)
                 self._wirings[stage].late(peer, trip.load.rows, now - trip.at, now)
             trip.late += 1
             acts += self._let_go(trip, stage, "late", now)
@@ -277,25 +299,28 @@ class TripBook:
             kept = trip.route[stage]
             if kept is not None and kept in self._live[stage] and kept not in avoid:
                 continue
-            trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}
-            trip.route[stage] = wiring.pick(trip.load.rows, now, avoid)
-            if trip.route[stage] is None:
+            self._leave(trip, stage, now, blame=False)
+            picked = trip.route[stage] = wiring.pick(trip.load.rows, now, avoid)
+            if picked is None:
                 trip.parked = True
                 return []
+            trip.open_picks.add(stage)
+            trip.met.add(picked)
         trip.parked = False
         trip.attempt += 1
         self.ledger.attempts += 1
         trip.at = now
         trip.answered = {}
-        return [self._departure(trip)]
+        return [self._departure(trip, now)]
 
-    def _departure(self, trip: Trip) -> Say:
+    def _departure(self, trip: Trip, now: float) -> Say:
         """From the last stage that still holds its output, or from the ids."""
         route = tuple(peer or "" for peer in trip.route)
         held = 0
         while held in trip.forwarded and held < self.stages - 1:
             held += 1
         trip.forwarded = {stage: trip.forwarded[stage] for stage in range(held)}
+        trip.came = {held: now}
         mask = mask_bytes(trip.mask())
         if held:
             resume = Resume(
@@ -323,35 +348,36 @@ class TripBook:
             trip.forwarded = {}
             return self._again(trip, None, what, now)
         if peer is not None and what == "busy":
+            trip.open_picks.discard(stage)
             self._wirings[stage].refused(peer, receipt.retry_s, now)
         elif peer is not None and what == "unreached":
-            self._wirings[stage].failed(peer, now)
+            self._failed(trip, stage, peer, now)
             return self._let_go(trip, stage, what, now)
         elif what == "refused":
             culprit = trip.route[stage - 1] if stage else None
             if culprit is not None:
-                self._wirings[stage - 1].failed(culprit, now)
-                trip.forwarded.pop(stage - 1, None)
+                self._failed(trip, stage - 1, culprit, now)
             return self._again(trip, stage - 1 if stage else stage, what, now)
         return self._again(trip, stage, what, now)
 
     def _let_go(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
         """Before another attempt without the peer of ``stage``: it must not count any more."""
         self.ledger.causes[cause] += 1
-        if stage and len(self._live[stage]) == 1 and len(self._live[stage - 1]) > 1:
+        passed = stage > 0 and len(self._live[stage]) == 1 and len(self._live[stage - 1]) > 1
+        if passed:
             stage -= 1  # there is nobody else: try whether another one reaches it
         peer = trip.route[stage]
         if peer is None:
             return self._embark(trip, now)
-        trip.letting = Letting(stage, peer, now + LET_GO_S)
+        trip.letting = Letting(stage, peer, now + LET_GO_S, passed)
         return [Say(peer, Inquire(samples=(trip.sample,), let_go=True))]
 
     def _replace(self, trip: Trip, now: float, *, kept: bool = False) -> list[Say]:
         """It answered, or will not. ``kept``: it had counted, so it stays on the route."""
         letting, trip.letting = trip.letting, None
         assert letting is not None
-        if not kept:
-            self._leave(trip, letting.stage)
+        if not kept or letting.passed:
+            self._leave(trip, letting.stage, now)
         if trip.mask():
             return self._embark(trip, now)
         self._complete(trip, now)
@@ -361,13 +387,21 @@ class TripBook:
         """Another attempt without the peer of ``stage``, which has not begun with the sample."""
         self.ledger.causes[cause] += 1
         if stage is not None:
-            self._leave(trip, stage)
+            self._leave(trip, stage, now)
         return self._embark(trip, now)
 
-    def _leave(self, trip: Trip, stage: int) -> None:
+    def _failed(self, trip: Trip, stage: int, peer: str, now: float) -> None:
+        trip.open_picks.discard(stage)
+        self._wirings[stage].failed(peer, now)
+
+    def _leave(self, trip: Trip, stage: int, now: float, *, blame: bool = True) -> None:
+        """The trip goes on without the peer of ``stage``, which is avoided if it is to blame."""
         peer, trip.route[stage] = trip.route[stage], None
         trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}
-        if peer is not None:
+        if peer is not None and stage in trip.open_picks:
+            trip.open_picks.discard(stage)
+            self._wirings[stage].refused(peer, 0.0, now)
+        if peer is not None and blame:
             avoid = trip.avoid.get(stage, set()) | {peer}
             # With nobody else to turn to, whoever failed before is as good as the rest.
             trip.avoid[stage] = avoid if self._live[stage] - avoid else {peer}
@@ -375,11 +409,12 @@ class TripBook:
     def _recount(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
         """``stage`` has lost the sample after it had counted it."""
         trip.counted.pop(stage, None)
+        # From the one before it: whoever counted elsewhere has its answer in store.
+        trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}
         if trip.sample in self._open:
             return [] if trip.still else self._again(trip, None, cause, now)
         self._open.add(trip.sample)
         self.ledger.whole -= 1
-        # Whoever counted elsewhere has its answer in store, hence the same way again.
         return self._again(trip, None, cause, now)
 
     def _unpark(self, now: float) -> list[Say]:
@@ -393,6 +428,7 @@ class TripBook:
 
     def _forwarded(self, trip: Trip, receipt: Receipt, now: float) -> None:
         trip.forwarded.setdefault(receipt.stage, now)
+        trip.came.setdefault(receipt.stage + 1, now)
         if receipt.stage == self.stages - 1 and receipt.tokens:
             trip.loss = receipt.loss
         self.flow.waited(receipt.stage, receipt.waited_s, receipt.busy_s)
@@ -402,28 +438,32 @@ class TripBook:
         if stage in trip.counted or stage in trip.settled:
             return []
         trip.counted[stage] = (peer, receipt.version)
-        trip.at = now
-        trip.answered.setdefault(stage, now)
-        self._measure(trip, peer, receipt, now)
+        if receipt.attempt == trip.attempt:
+            trip.at = now
+            self._answered(trip, peer, stage, now)
         if trip.sample in self._open and not trip.mask() and trip.letting is None:
             self._complete(trip, now)
         return []
 
-    def _measure(self, trip: Trip, peer: str, receipt: Receipt, now: float) -> None:
-        """Seconds from the way to ``peer`` until its output, and until its answer."""
-        stage = receipt.stage
-        if stage not in trip.forwarded:
-            return
-        before = trip.forwarded.get(stage - 1, trip.began if trip.attempt == 0 else None)
-        after = trip.answered.get(stage + 1, trip.forwarded[stage])
-        if before is not None:
-            seconds = trip.forwarded[stage] - before + max(0.0, now - after)
+    def _answered(self, trip: Trip, peer: str, stage: int, now: float) -> None:
+        """Measured are seconds from the way to ``peer`` until its output, and until its answer."""
+        if stage in trip.open_picks and stage in trip.came and stage in trip.forwarded:
+            trip.open_picks.discard(stage)
+            forwarded = trip.forwarded[stage]
+            gradient = trip.answered.get(stage + 1, forwarded)
+            seconds = forwarded - trip.came[stage] + max(0.0, now - gradient)
             self._wirings[stage].finished(peer, trip.load.rows, max(seconds, 1e-6), now)
+        trip.answered.setdefault(stage, now)
+        trip.forwarded.setdefault(stage, now)
 
     def _complete(self, trip: Trip, now: float) -> None:
         self._open.discard(trip.sample)
         self.ledger.whole += 1
         trip.late, trip.avoid = 0, {}
+        for stage in trip.open_picks:
+            if (peer := trip.route[stage]) is not None:
+                self._wirings[stage].refused(peer, 0.0, now)
+        trip.open_picks.clear()
         if trip.loss is not None:
             tokens = trip.load.rows * trip.load.length
             done = Finished(trip.sample, trip.loss / tokens, tokens, now - trip.began)
@@ -443,8 +483,10 @@ class TripBook:
         del self._trips[trip.sample]
         self.ledger.whole -= 1
         self.ledger.settled += 1
-        peers = sorted({peer for peer in trip.route if peer is not None})
-        return [Say(peer, Forget(samples=(trip.sample,))) for peer in peers]
+        # Those out of reach forget by themselves.
+        live = frozenset[str]().union(*self._live)
+        reached = sorted(trip.met & live)
+        return [Say(peer, Forget(samples=(trip.sample,))) for peer in reached]
 
     def _inquire(self, now: float) -> list[Say]:
         """Ask about samples whose stage has moved on without a word of them."""
@@ -452,10 +494,11 @@ class TripBook:
         for trip in self._trips.values():
             if now < trip.asked_at + ASK_AGAIN_S:
                 continue
+            quiet = now >= max(trip.at, trip.asked_at) + QUIET_S
             for stage, (peer, version) in trip.counted.items():
                 overdue = self.steps.get(stage, 0) >= version + OVERDUE_STEPS
-                gone = peer not in self._live[stage]
-                if stage in trip.settled or not (overdue or gone):
+                suspect = overdue or quiet or not self._within_reach(stage, peer)
+                if stage in trip.settled or not suspect:
                     continue
                 witness = self._witness(stage, peer)
                 if witness is not None:
@@ -493,6 +536,9 @@ class TripBook:
                 return stage
         return 0
 
+    def _within_reach(self, stage: int, peer: str) -> bool:
+        return peer in self._live[stage] and peer not in self._cut_off
+
     def _deadline(self, trip: Trip) -> float:
         if trip.letting is not None:
             return trip.letting.until
@@ -500,5 +546,7 @@ class TripBook:
         peer = trip.route[stage]
         if peer is None:
             return math.inf
+        if not self._within_reach(stage, peer):
+            return trip.at + CUT_OFF_S
         patience_s = self._wirings[stage].patience_s(peer, trip.load.rows)
         return trip.at + patience_s * 2.0 ** min(trip.late, MAX_DOUBLINGS)

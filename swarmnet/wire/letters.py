@@ -20,7 +20,7 @@ MAX_SAMPLES = 512
 """Ids in one letter; who has more to say writes several."""
 Sample = Annotated[int, Field(ge=0, lt=2**63)]
 Samples = Annotated[tuple[Sample, ...], Field(max_length=MAX_SAMPLES)]
-Attempt = Annotated[int, Field(ge=0, lt=2**16)]
+Attempt = Annotated[int, Field(ge=0, lt=2**31)]
 StageNumber = Annotated[int, Field(ge=0, lt=MAX_STAGES)]
 Route = Annotated[tuple[PeerId, ...], Field(min_length=1, max_length=MAX_STAGES)]
 Steps = Annotated[tuple[Count, ...], Field(max_length=MAX_STAGES)]

@@ -1,14 +1,23 @@
-"""A pipeline in virtual time: real books, trips and letters, and one weight for each stage."""
+"""A pipeline in virtual time: real books, trips, letters and steps, and one weight for each stage.
+
+What a process adds is played here: who is seen alive, and how a peer gets its first state.
+"""
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
+from swarmnet.errors import PayloadError
+from swarmnet.exchange.links import Links
+from swarmnet.pipeline.assembly import Place, View
 from swarmnet.pipeline.flow import Flow
-from swarmnet.pipeline.service import Limits, StageService
-from swarmnet.pipeline.stagebook import Place, StageBook
+from swarmnet.pipeline.past import Past
+from swarmnet.pipeline.served import ServedStage, Setting
+from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
 from swarmnet.pipeline.trips import Load, TripBook
 from swarmnet.pipeline.works import NOTHING, Answer, Exit
@@ -16,19 +25,41 @@ from swarmnet.registry import find
 from swarmnet.sim.clock import now
 from swarmnet.sim.network import Link, SimNetwork
 from swarmnet.sim.swarm import peer_name
+from tests.unit.groups import inline
+from tests.unit.stages import VectorCargo
 
 ROWS, LENGTH = 2, 3
+NEVER = 10**12
+"""More tokens than any step gathers."""
+RATE = 1e-6
+COPY_S = 0.3
+"""A state's way from one peer to another."""
+
+
+@dataclass(eq=False)
+class Frozen:
+    vector: np.ndarray
+    tokens: int
+    samples: list
 
 
 class Weight:
-    """A stage that multiplies by one number: y = w x; the tail's loss is the sum of y."""
+    """A stage that multiplies by one number: y = w x; the tail's loss is the sum of y.
+
+    Works and core in one.
+    """
 
     def __init__(self, weight, first, last):
         self.weight, self.first, self.last = weight, first, last
         self.version = 0
-        self.sum = 0.0
         self.forwards = 0
-        self.waiting = deque()
+        self.puts_off = deque()
+        self.sum, self.tokens, self.samples = 0.0, 0, []
+        self.out = None
+        self.broken = False
+        """What is sent on is no number."""
+
+    # ---- works --------------------------------------------------------------------------------
 
     def forward(self, entries):
         return [self._exit(entry) for entry in entries]
@@ -40,42 +71,111 @@ class Weight:
             x = ids[:, :-1].astype(np.float64).reshape(-1)
         else:
             x = np.frombuffer(entry.received, np.float64)
+        if not np.isfinite(x).all() or x.size != entry.rows * entry.length:
+            return PayloadError("no numbers")
         y = x * self.weight
-        output = NOTHING if self.last else memoryview(y.tobytes())
         loss = float(y.sum()) if self.last else 0.0
-        return Exit({"x": x}, self.version, output, loss, entry.rows * entry.length)
+        handle = {"x": x, "weight": self.weight}
+        return Exit(handle, self.version, self._sent(y, self.last), loss, x.size)
 
     def backward(self, gradients):
         return [self._answer(gradient) for gradient in gradients]
 
     def _answer(self, gradient):
-        x = gradient.handle["x"]
+        x, weight = gradient.handle["x"], gradient.handle["weight"]
         g = np.ones_like(x) if self.last else np.frombuffer(gradient.payload, np.float64)
+        if not np.isfinite(g).all() or g.size != x.size:
+            return PayloadError("no numbers")
         if gradient.counts:
-            self.waiting.append((gradient.sample, float(g @ x)))
-        return Answer(NOTHING if self.first else memoryview((g * self.weight).tobytes()))
+            self.puts_off.append((gradient.sample, float(g @ x), x.size))
+        return Answer(self._sent(g * weight, self.first))
+
+    def _sent(self, values, nobody):
+        if nobody:
+            return NOTHING
+        return memoryview((values * (np.nan if self.broken else 1.0)).tobytes())
 
     def weigh(self):
-        sample, heavy = self.waiting.popleft()
+        if not self.puts_off:
+            return []
+        sample, heavy, tokens = self.puts_off.popleft()
+        assert sample not in self.samples
         self.sum += heavy
+        self.tokens += tokens
+        self.samples.append(sample)
         return [sample]
 
-    def drop(self, handle):
-        pass
+    def drop(self, handle=None):
+        """Of a handle, or of all sums."""
+        if handle is not None:
+            return None
+        lost = [*self.samples, *(sample for sample, *_ in self.puts_off)]
+        self.sum, self.tokens, self.samples = 0.0, 0, []
+        self.puts_off.clear()
+        return lost
+
+    # ---- core ---------------------------------------------------------------------------------
+
+    @property
+    def waiting(self):
+        return len(self.puts_off)
+
+    def freeze(self):
+        assert self.out is None
+        self.out = Frozen(np.array([self.sum]), self.tokens, self.samples)
+        self.sum, self.tokens, self.samples = 0.0, 0, []
+        return self.out
+
+    def put_back(self, sums):
+        assert sums is self.out
+        self.sum += float(sums.vector[0])
+        self.tokens += sums.tokens
+        self.samples = [*sums.samples, *self.samples]
+        self.out = None
+
+    def discard(self, sums):
+        assert sums is self.out
+        self.out = None
+
+    def step(self, mean, lr):
+        self.weight -= lr * float(mean[0])
+        self.version += 1
+
+    def load(self, weight, version):
+        self.weight, self.version, self.out = weight, version, None
 
 
 class StagePeer:
-    """One stage peer on the simulated network; its work takes ``work_s`` of virtual time."""
+    """One process: implements ``served.Watch`` and ``stepping.Sight``, fetches states."""
 
-    def __init__(self, network, me, place, weight, work_s):
-        self.me, self.place, self.work_s = me, place, work_s
-        self.network = network
-        self.commits = set()
-        self.works = Weight(weight, place.stage == 0, place.last)
-        self.book = StageBook(place, lambda sample: sample in self.commits)
+    def __init__(self, pipeline, me, stage, work_s):
+        self.pipeline, self.me, self.work_s = pipeline, me, work_s
+        self.network = pipeline.network
+        self.stage = stage
+        self.ready = False
+        self.commits = []
+        self.lost_samples = self.resyncs = 0
+        self._donors = ()
+        self._kept = None
+        stages = len(pipeline.counts)
+        self.works = Weight(stage + 2.0, stage == 0, stage == stages - 1)
         limits = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
-        transport = network.transport(me)
-        self.service = StageService(transport, self.book, self.works, self.lane, limits)
+        links = Links()
+        tools = SimpleNamespace(
+            transport=self.network.transport(me), links=links, offload=inline, clock=now
+        )
+        pipeline.incarnations += 1
+        cargo = VectorCargo(values=1)
+        setting = Setting(
+            tools, self, self.works, self.works, self.lane, cargo, limits, pipeline.incarnations
+        )
+        place = Place(me, stage, stages, pipeline.target)
+        self.served = ServedStage(place, setting, self)
+        self.service, self.book = self.served.service, self.served.book
+
+    @property
+    def past(self):
+        return self.served.past
 
     async def lane(self, work, *arguments):
         await self.network.thaw(self.me)
@@ -83,30 +183,134 @@ class StagePeer:
         await self.network.thaw(self.me)
         return work(*arguments)
 
-    async def start(self):
-        await self.service.open()
-        self.network.own(self.me, asyncio.create_task(self.service.run()))
+    async def start(self, checkpoint=None):
+        self._kept = checkpoint
+        await self.served.open()
+        for work in (*self.served.tasks(), self._boot()):
+            self.network.own(self.me, asyncio.create_task(work))
+
+    def checkpoint(self):
+        return self.works.weight, self.past
+
+    # ---- states ---------------------------------------------------------------------------------
+
+    async def _boot(self):
+        """As the role does: a donor's state, the own checkpoint, the seed where nothing began."""
+        while not await self._copy():
+            newest = self.pipeline.newest_step()
+            if self._kept is not None:
+                weight, past = self._kept
+                await self._take(weight, past.at(max(past.step, newest)))
+                break
+            if newest == 0:
+                await self.served.adopt(Past())
+                break
+            await asyncio.sleep(0.5)
+        self._kept = None
+        self.ready = True
+
+    async def _catch_up(self):
+        self.ready = False
+        while not await self._copy():
+            if not self._mates():
+                await self.served.stay()
+                break
+            await asyncio.sleep(0.5)
+        self.ready = True
+
+    def _mates(self):
+        mates = [p for p in self.pipeline.seen(self.stage) if p is not self and p.ready]
+        ahead = [p for p in mates if p.past.step >= self.past.step]
+        return sorted(ahead, key=lambda p: (p.me not in self._donors, -p.past.step, p.me))
+
+    async def _copy(self):
+        for donor in self._mates():
+            if donor.me in self.pipeline.down or self.pipeline.walled(self.me, donor.me):
+                continue
+            await self.network.thaw(donor.me)
+            weight, past = donor.works.weight, donor.past
+            await asyncio.sleep(COPY_S)
+            if donor.me not in self.pipeline.down:
+                await self._take(weight, Past.unpack(past.pack()))
+                return True
+        return False
+
+    async def _take(self, weight, past):
+        await self.served.adopt(past, lambda: self.works.load(weight, past.step))
+
+    # ---- watch and sight ------------------------------------------------------------------------
+
+    def lr(self, past):
+        return RATE / past.step
+
+    def stepped(self, commit, own, lr, seconds):
+        self.commits.append(commit)
+        self.pipeline.judge_step(self, commit)
+
+    def lost(self, samples):
+        self.lost_samples += samples
+
+    def behind(self, donors):
+        self.resyncs += 1
+        self._donors = donors
+        self.network.own(self.me, asyncio.create_task(self._catch_up()))
+
+    def view(self):
+        steps = {s: n for s, n in self.book.steps.items() if s != self.stage}
+        for peer in self.pipeline.peers.values():
+            if peer.stage != self.stage and peer.me not in self.pipeline.down:
+                steps[peer.stage] = max(steps.get(peer.stage, 0), peer.told_step)
+        mates = frozenset(p.me for p in self.pipeline.seen(self.stage) if p.ready)
+        return View(mates - {self.me}, steps)
+
+    @property
+    def told_step(self):
+        return self.served.assembly.past.step
+
+    def digest(self):
+        return None
+
+    def heard(self, peer, digest):
+        pass
 
 
 class Pipeline:
-    """``counts[k]`` peers serve stage k with the weight k + 2; one or more trainers."""
+    """``counts[k]`` peers serve stage k with the weight k + 2; one or more trainers.
 
-    def __init__(
-        self, counts, trainers=1, seed=0, latency_s=0.01, work_s=0.01, wiring="round_robin"
+    ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        counts,
+        trainers=1,
+        seed=0,
+        *,
+        latency_s=0.01,
+        work_s=0.01,
+        wiring="round_robin",
+        target=NEVER,
+        notice_s=0.0,
     ):
         link = Link(latency_s=latency_s)
         self.network = SimNetwork(lambda a, b: link, seed=seed)
         self.counts, self.wiring, self.seed = counts, wiring, seed
-        self.work_s = work_s
+        self.work_s, self.target, self.notice_s = work_s, target, notice_s
         self.peers = {}
+        self.incarnations = 0
         self.down = set()
+        self.died = {}
+        self.walls = Counter()
         self.given = 0
         self.limit = 0
         self.done = []
+        self.restored = set()
+        """Stages that came back from a checkpoint: what they had taken since is lost."""
         for stage, count in enumerate(counts):
             for _ in range(count):
                 self.add(stage)
-        self.travellers = [self._traveller(number) for number in range(trainers)]
+        self.trainers = 0
+        self.travellers = [self._traveller() for _ in range(trainers)]
 
     @property
     def weights(self):
@@ -114,28 +318,71 @@ class Pipeline:
 
     def add(self, stage, work_s=None):
         me = peer_name(len(self.peers))
-        place = Place(me, stage, len(self.counts))
-        peer = StagePeer(self.network, me, place, self.weights[stage], work_s or self.work_s)
-        self.peers[me] = peer
+        peer = self.peers[me] = StagePeer(self, me, stage, work_s or self.work_s)
         return peer
+
+    # ---- who lives ------------------------------------------------------------------------------
 
     def of(self, stage):
         peers = self.peers.values()
-        return [p for p in peers if p.place.stage == stage and p.me not in self.down]
+        return [p for p in peers if p.stage == stage and p.me not in self.down]
+
+    def seen(self, stage):
+        """Live peers of a stage, and those whose death was not noticed yet."""
+        late = now() - self.notice_s
+        peers = [p for p in self.peers.values() if p.stage == stage]
+        return [p for p in peers if p.me not in self.down or self.died[p.me] > late]
 
     def view(self):
-        return {stage: [p.me for p in self.of(stage)] for stage in range(len(self.counts))}
+        stages = range(len(self.counts))
+        return {stage: [p.me for p in self.seen(stage) if p.ready] for stage in stages}
+
+    def newest_step(self):
+        return max((p.told_step for p in self.peers.values() if p.ready), default=0)
+
+    # ---- faults ---------------------------------------------------------------------------------
 
     def crash(self, peer):
         self.down.add(peer.me)
+        self.died[peer.me] = now()
         self.network.crash(peer.me)
+
+    async def restart(self, peer, checkpoint=None):
+        """The same identity, a new process."""
+        self.network.restart(peer.me)
+        self.down.discard(peer.me)
+        again = self.peers[peer.me] = StagePeer(self, peer.me, peer.stage, peer.work_s)
+        await again.start(checkpoint)
+        return again
+
+    def walled(self, a, b):
+        return self.walls[frozenset((a, b))] > 0
+
+    def wall(self, a, b):
+        self.walls[frozenset((a, b))] += 1
+        self.network.partition(a, b)
+
+    def heal(self):
+        for wall, count in self.walls.items():
+            for _ in range(count):
+                self.network.heal(*wall)
+        self.walls.clear()
+
+    def stop(self, traveller):
+        self.travellers.remove(traveller)
+        self.network.crash(traveller.book.me)
 
     async def start(self):
         for peer in self.peers.values():
             await peer.start()
         for traveller in self.travellers:
-            await traveller.open()
-            self.network.own(traveller.book.me, asyncio.create_task(traveller.run()))
+            await self.begin(traveller)
+
+    async def begin(self, traveller):
+        await traveller.open()
+        self.network.own(traveller.book.me, asyncio.create_task(traveller.run()))
+
+    # ---- samples --------------------------------------------------------------------------------
 
     def load(self, number):
         return np.random.default_rng(number).integers(0, 9, (ROWS, LENGTH + 1), dtype=np.int32)
@@ -155,12 +402,72 @@ class Pipeline:
             assert now() < end, "it did not come to that in time"
             await asyncio.sleep(0.05)
 
-    def _traveller(self, number):
+    async def flush(self, within_s=600.0):
+        """Until every sample of the trainers that live is part of a step of every stage."""
+        await self.until(lambda: not any(t.book.under_way for t in self.travellers), within_s)
+        for peer in self.peers.values():
+            peer.served.assembly.flush = True
+            peer.served.stepping.counted()
+        await self.until(
+            lambda: not any(t.book.under_way + t.book.unsettled for t in self.travellers), within_s
+        )
+
+    # ---- judgement ------------------------------------------------------------------------------
+
+    def judge_step(self, peer, commit):
+        """At every step: no other stage is more than one away."""
+        if peer.served.assembly.flush or self.restored:
+            return
+        for other in self.peers.values():
+            if other.ready and other.me not in self.down and other.stage != peer.stage:
+                front = max(p.told_step for p in self.of(other.stage) if p.ready)
+                assert abs(front - commit.past.step) <= 1
+
+    def judge(self):
+        """All that must hold once the storm is over."""
+        assert self.network.bugs == []
+        for traveller in self.travellers:
+            ledger = traveller.book.ledger
+            assert ledger.settled == ledger.begun
+            assert not ledger.whole
+        for stage in range(len(self.counts)):
+            self._judge_stage(stage)
+
+    def _judge_stage(self, stage):
+        first, *others = live = self.of(stage)
+        for peer in others:
+            assert peer.past == first.past
+            assert peer.works.weight == first.works.weight
+        counted = [
+            int.from_bytes(ids[at : at + 8], "big")
+            for _, ids in first.past.commits
+            for at in range(0, len(ids), 8)
+        ]
+        assert len(counted) == len(set(counted)), "a sample counted twice"
+        assert first.past.committed == ROWS * LENGTH * len(counted)
+        begun = {
+            traveller.book.tag << 32 | number
+            for traveller in self.travellers
+            for number in range(traveller.book.ledger.begun)
+        }
+        if stage not in self.restored:
+            assert begun <= set(counted), "a sample is missing"
+        for peer in live:
+            assert not peer.book.held
+            assert peer.works.tokens == 0
+            assert peer.served.empty
+
+    # ---- trainers -------------------------------------------------------------------------------
+
+    def _traveller(self):
+        self.trainers += 1
+        number = self.trainers
         me = peer_name(900 + number)
         cls = find("wiring", self.wiring)
         rng = random.Random(self.seed * 100 + number)
         wirings = [cls(cls.Config(), rng) for _ in self.counts]
-        book = TripBook(me, number + 1, wirings, Flow(len(self.counts), 32, 10_000))
+        most = 10_000 if self.target == NEVER else 96
+        book = TripBook(me, number, wirings, Flow(len(self.counts), 32, most))
         traveller = Traveller(self.network.transport(me), book, self._next)
         traveller.view = self.view
         traveller.finished = self.done.append

@@ -53,13 +53,14 @@ class VectorCargo:
     ready_made = True
     quick = True
 
-    def __init__(self):
+    def __init__(self, values=VALUES):
         self.layout = "ab"
-        self.parts = -(-VALUES // PART)
-        self.nbytes = 8 * VALUES
+        self.values = values
+        self.parts = -(-values // PART)
+        self.nbytes = 8 * values
 
     def span(self, part):
-        return slice(part * PART, min(VALUES, (part + 1) * PART))
+        return slice(part * PART, min(self.values, (part + 1) * PART))
 
     def part_nbytes(self, part):
         span = self.span(part)
@@ -75,7 +76,7 @@ class VectorCargo:
 class VectorBlend:
     def __init__(self, cargo, frozen, me, works):
         self._cargo, self._frozen, self._me, self._works = cargo, frozen, me, works
-        self._mean = np.full(VALUES, np.nan)
+        self._mean = np.full(cargo.values, np.nan)
 
     def take(self, part, payloads):
         self._mean[self._cargo.span(part)] = self._of(part, payloads)

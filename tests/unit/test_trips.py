@@ -71,7 +71,6 @@ def test_crashes_joins_and_walls_in_any_order_leave_every_sample_counted_once(se
         pipeline = Pipeline(counts, trainers=chance.choice([1, 2]), seed=seed)
         await pipeline.start()
         pipeline.limit = N
-        walls = []
         for _ in range(6):
             await asyncio.sleep(chance.uniform(0.0, 0.5))
             stage = chance.randrange(len(counts))
@@ -83,11 +82,9 @@ def test_crashes_joins_and_walls_in_any_order_leave_every_sample_counted_once(se
                 await pipeline.add(stage).start()
             elif fault == "wall" and stage:
                 ends = chance.choice(peers).me, chance.choice(pipeline.of(stage - 1)).me
-                pipeline.network.partition(*ends)
-                walls.append(ends)
+                pipeline.wall(*ends)
         await asyncio.sleep(chance.uniform(0.0, 60.0))
-        for ends in walls:
-            pipeline.network.heal(*ends)
+        pipeline.heal()
         await whole(pipeline)
         assert pipeline.network.bugs == []
         assert pipeline.sums() == pytest.approx(pipeline.expected(range(N)), rel=1e-12)

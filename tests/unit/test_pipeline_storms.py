@@ -1,0 +1,79 @@
+"""A pipeline that trains under faults: every sample is part of one step of each stage, once."""
+
+import asyncio
+import random
+
+import pytest
+
+from swarmnet.sim.clock import run
+from tests.unit.pipelines import LENGTH, ROWS, Pipeline
+
+N = 60
+TARGET = 6 * ROWS * LENGTH
+
+
+def training(counts, trainers=1, seed=0, **options):
+    return Pipeline(counts, trainers, seed, target=TARGET, notice_s=4.0, **options)
+
+
+@pytest.mark.parametrize("counts", [(1,), (1, 1), (2, 2, 2), (3, 1, 2)])
+@pytest.mark.parametrize("trainers", [1, 3])
+def test_without_faults_every_sample_is_part_of_one_step_of_each_stage(counts, trainers):
+    async def main():
+        pipeline = training(counts, trainers)
+        await pipeline.start()
+        pipeline.limit = N
+        await pipeline.until(lambda: pipeline.given == N)
+        await pipeline.flush()
+        pipeline.judge()
+        assert all(peer.resyncs == 0 for peer in pipeline.peers.values())
+        assert all(peer.works.forwards <= N for peer in pipeline.peers.values())
+
+    run(main())
+
+
+async def storm(pipeline, chance, faults=8):
+    stages = range(len(pipeline.counts))
+    for _ in range(faults):
+        await asyncio.sleep(chance.choice([0.0, 0.3, 2.0, 8.0]) * chance.random())
+        stage = chance.choice(stages)
+        peers = pipeline.of(stage)
+        peer = chance.choice(peers)
+        fault = chance.choice(["crash", "join", "wall", "freeze", "restart", "trainer", "heal"])
+        if fault == "crash" and len([p for p in peers if p.ready]) > 1:
+            pipeline.crash(peer)
+        elif fault == "join" and len(peers) < 5:
+            await pipeline.add(stage).start()
+        elif fault == "freeze":
+            pipeline.network.freeze(peer.me, chance.choice([1.0, 5.0, 20.0, 60.0]))
+        elif fault == "restart" and len([p for p in peers if p.ready]) > 1:
+            pipeline.crash(peer)
+            await asyncio.sleep(chance.choice([0.0, 1.0, 10.0]))
+            await pipeline.restart(peer)
+        elif fault == "wall":
+            everybody = [p.me for s in stages for p in pipeline.of(s)]
+            everybody += [t.book.me for t in pipeline.travellers]
+            pipeline.wall(*chance.sample(everybody, 2))
+        elif fault == "trainer":
+            pipeline.network.freeze(chance.choice(pipeline.travellers).book.me, 15.0)
+        elif fault == "heal":
+            pipeline.heal()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_storms(seed):
+    async def main():
+        chance = random.Random(seed)
+        counts = tuple(chance.choice([2, 2, 3]) for _ in range(chance.choice([2, 3])))
+        pipeline = training(counts, chance.choice([1, 2]), seed)
+        await pipeline.start()
+        pipeline.limit = 4 * N
+        await storm(pipeline, chance)
+        await asyncio.sleep(chance.uniform(0.0, 20.0))
+        pipeline.heal()
+        await pipeline.until(lambda: pipeline.given == pipeline.limit)
+        await pipeline.flush()
+        await asyncio.sleep(60.0)
+        pipeline.judge()
+
+    run(main())
