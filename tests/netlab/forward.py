@@ -1,18 +1,20 @@
 """The wires between the hosts of a lab: one process that holds all namespaces and moves packets.
 
 Started by ``lab.py`` with the names of the hosts and their links as JSON. Every host is a network
-namespace without a name, made here and kept by this process alone: when it ends, for whatever
-reason, nothing is left to sweep up. It ends with its standard input. Each host has one TUN device;
-a packet that it sends waits here for its turn on the line (rate) and then for the way (delay).
+namespace without a name, made here and kept by this process and those on the host. It ends with its
+standard input, hence with its owner, and kills who is on its hosts, so that nothing is left. Each
+host has one TUN device; a packet that it sends waits here for its turn on the line (rate) and then
+for the way (delay).
 TUN devices carry up to 64 KiB at once (segmentation offload), which costs a tenth of the work of
 packets of 1500 bytes; the rate is that of the packets which a real wire would see.
 
-Commands are JSON lines: ``{"shape": [from, to, link]}`` and ``{"count": true}``; each of them, and
-the start, is answered by one line.
+Commands are JSON lines: ``{"shape": [from, to, link]}``, ``{"count": true}`` and ``{"end": true}``;
+the start and each command but the last are answered by one line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import heapq
@@ -20,6 +22,7 @@ import json
 import os
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -41,6 +44,8 @@ VNET = struct.Struct("<BBHHHH")
 """virtio_net_hdr: flags, kind, length of all headers, payload bytes per packet, two more."""
 PACKET_BYTES = 1 << 17
 BURST = 64
+GRACE_S = 0.02
+"""Between opening a host's door and being in: two system calls."""
 
 
 @dataclass(frozen=True)
@@ -176,16 +181,16 @@ def say(message: object) -> None:
 
 
 def forward(tuns: list[int], wires: Wires) -> None:
-    """Until standard input ends."""
+    """Until the command to end, or the end of standard input."""
     number = {tun: index for index, tun in enumerate(tuns)}
     while True:
         ready, _, _ = select.select([*tuns, sys.stdin], [], [], wires.idle_s())
         for source in ready:
             if source is sys.stdin:
-                line = sys.stdin.readline()
-                if not line:
+                command = json.loads(sys.stdin.readline() or '{"end": true}')
+                if "end" in command:
                     return
-                say(answer(json.loads(line), wires))
+                say(answer(command, wires))
             else:
                 take(source, number[source], wires)
         for target, packet in wires.arrived():
@@ -204,6 +209,27 @@ def take(tun: int, source: int, wires: Wires) -> None:
         wires.send(source, packet)
 
 
+def clear(namespaces: list[int]) -> None:
+    """Close the hosts and kill everybody there, those too who are on their way in."""
+    ours = {os.fstat(namespace).st_ino for namespace in namespaces}
+    for namespace in namespaces:
+        os.close(namespace)
+    time.sleep(GRACE_S)
+    while found := [pid for pid in os.listdir("/proc") if pid.isdigit() and host_of(pid) in ours]:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(GRACE_S)
+
+
+def host_of(pid: str) -> int | None:
+    """The namespace of a process; None of one that has ended, whether waited for or not."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None
+
+
 def main() -> None:
     count, link = json.loads(sys.argv[1])
     try:
@@ -212,8 +238,10 @@ def main() -> None:
         say({"refused": str(error)})
         return
     pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
-    say({"namespaces": [namespace for namespace, _ in hosts]})
+    namespaces = [namespace for namespace, _ in hosts]
+    say({"namespaces": namespaces})
     forward([tun for _, tun in hosts], Wires({pair: Line(Link(**link)) for pair in pairs}))
+    clear(namespaces)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Every pair of hosts has a line of its own in each direction.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -45,14 +46,14 @@ class Carried:
 class Lab:
     """Named hosts and their links. Its processes, and the hosts with them, end with the block.
 
-    They end with this process too, however it ends: the namespaces have no names, so the kernel
-    takes them back together with their last process.
+    They end with this process too, however it ends. The namespaces have no names: the kernel takes
+    them back with their last process.
     """
 
     def __init__(self, hosts: Sequence[str], link: Link = Link()) -> None:  # noqa: B008 - frozen
         self.hosts = tuple(hosts)
         self._processes: list[subprocess.Popen[Any]] = []
-        for tool in ("ip", "nsenter", "setpriv"):
+        for tool in ("ip", "nsenter"):
             if not shutil.which(tool):
                 raise LabError(f"a lab needs {tool!r} (packages iproute2 and util-linux)")
         if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/net/tun").exists():
@@ -88,8 +89,7 @@ class Lab:
     ) -> subprocess.Popen[str]:
         """A process on a host. Its pid is the program's own."""
         inside = ["nsenter", f"--net={self.namespace(host)}"]
-        mortal = ["setpriv", "--pdeathsig", "KILL"]  # it dies with the thread that started it
-        process = subprocess.Popen([*inside, *mortal, *argv], env=env, stdout=stdout, text=True)
+        process = subprocess.Popen([*inside, *argv], env=env, stdout=stdout, text=True)
         self._processes.append(process)
         return process
 
@@ -106,11 +106,11 @@ class Lab:
         }
 
     def close(self) -> None:
-        processes = [*self._processes, self._forwarder]
-        for process in processes:
-            process.kill()
-        for process in processes:
-            with process:  # closes its pipes and waits for it
+        """Kill what runs on the hosts, children of its processes too, and wait for it."""
+        with contextlib.suppress(OSError, ValueError):  # it is gone, or the lab is closed already
+            self._tell({"end": True})
+        for process in (self._forwarder, *self._processes):
+            with process:  # waits for it and closes its pipes
                 pass
 
     def __enter__(self) -> Self:
@@ -123,13 +123,16 @@ class Lab:
         return self.hosts.index(host)
 
     def _ask(self, command: dict[str, Any]) -> Any:
-        assert self._forwarder.stdin is not None
         try:
-            self._forwarder.stdin.write(json.dumps(command) + "\n")
-            self._forwarder.stdin.flush()
+            self._tell(command)
         except OSError as error:
             raise LabError("the process that carries the lab's packets is gone") from error
         return self._answer()
+
+    def _tell(self, command: dict[str, Any]) -> None:
+        assert self._forwarder.stdin is not None
+        self._forwarder.stdin.write(json.dumps(command) + "\n")
+        self._forwarder.stdin.flush()
 
     def _answer(self) -> Any:
         assert self._forwarder.stdout is not None
