@@ -81,7 +81,9 @@ class StageSide:
         def constrain(stage: Any) -> None:
             boundary.constrain(stage, module.first, module.last)
 
-        self.core = StageCore(self.replica, constrain=constrain)
+        self.core = StageCore(
+            self.replica, constrain=constrain, delayed=run.pipeline.delayed
+        )
         self.works = StageWorks(self.core, module, boundary, station.incarnation)
         tokens = run.batch.sequences * run.batch.length
         largest = boundary.max_nbytes(tokens, module.width)
@@ -151,6 +153,8 @@ class StageSide:
         return self.replica.weights_hash()
 
     def tensors(self) -> dict[str, Tensor]:
+        """The state with every step in it, a delayed one too. In the compute thread."""
+        self.core.catch_up()
         return self.replica.tensors()
 
     def load(self) -> Load:

@@ -1,10 +1,13 @@
 """The compute core of a stage peer: forward, backward in two parts, gradient sums, steps.
 
 One thread owns it. It knows nothing of the network: microbatches come and go as tensors, what is
-summed is handed out with the samples that are in it, a mean comes back. The caller decides when:
-a step taken right after its sums were frozen is plain synchronous training, one taken a batch later
-is a delayed parameter update (theta_{b+1} from the gradient at theta_{b-1}), stable for plain
-gradient steps iff eta L < 1 instead of 2.
+summed is handed out with the samples that are in it, a mean comes back.
+
+``delayed`` is the delayed parameter update of SWARM (Ryabinin et al. 2023): the mean of batch b
+moves the weights when the sums of batch b + 1 are handed out, so that a whole batch hides the
+averaging and theta_{b+1} comes of the gradient at theta_{b-1}. Plain gradient steps are stable then
+iff eta L < 1 instead of 2. Peers of a stage may take the late move at different moments, but never
+after the next one: with the same steps behind them all moves taken they hold the same bits.
 """
 
 from __future__ import annotations
@@ -63,10 +66,15 @@ class StageCore:
         master: Master,
         version: int = 0,
         constrain: Callable[[nn.Module], None] | None = None,
+        *,
+        delayed: bool = False,
     ) -> None:
         """``constrain`` brings the moved weights to where the run's boundary wants them."""
         self.master = master
         self._constrain = constrain
+        self._delayed = delayed
+        self._late: tuple[Tensor, float] | None = None
+        """Of a delayed step: its mean and rate, until the weights are moved."""
         self._current, self._other = (Side(master.module, master.theta) for _ in range(2))
         self._sums = Accumulators(master.theta)
         self._waiting: deque[Deferred] = deque()
@@ -75,7 +83,7 @@ class StageCore:
 
     @property
     def version(self) -> int:
-        """Of the weights that serve: the number of steps behind them."""
+        """Of the weights that serve: how often steps have moved them."""
         return self._version
 
     @property
@@ -159,12 +167,16 @@ class StageCore:
     def freeze(self) -> Sums:
         """Do what W is left and hand out all sums; from here on samples count for the next ones.
 
+        They are computed with the weights of the last step then, a delayed one too.
+
         Raises:
             RuntimeError: earlier sums are still out.
         """
         while self._waiting:
             self.weigh()
-        return self._sums.freeze()
+        sums = self._sums.freeze()
+        self.catch_up()
+        return sums
 
     def put_back(self, sums: Sums) -> None:
         """The round of ``sums`` came to nothing: they count again. ValueError: they are not out."""
@@ -190,11 +202,17 @@ class StageCore:
         theta = self.master.theta
         if mean.shape != theta.shape:
             raise ValueError(f"a mean gradient of {tuple(mean.shape)} for {tuple(theta.shape)}")
-        mean = mean.to(theta)
-        for parameter, span in spans(self.master.module):
-            parameter.grad = mean[span].view(parameter.shape)
-        self.master.inner.step(lr)
-        self.publish()
+        self.catch_up()
+        self._late = mean, lr
+        if not self._delayed:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Move the weights by a delayed step that still waits. Before a state is given to others,
+        so that it has every step behind it."""
+        if self._late is not None:
+            (mean, lr), self._late = self._late, None
+            self._move(mean.to(self.master.theta), lr)
 
     def publish(self) -> None:
         """Serve the master's weights, whoever moved them, as the next version."""
@@ -212,6 +230,7 @@ class StageCore:
         """
         self.master.load(tensors, met=met)
         self.drop()
+        self._late = None
         if self._sums.out is not None:
             self._sums.discard(self._sums.out)
         self._other.drop()
@@ -219,6 +238,12 @@ class StageCore:
         self._current.publish(self.master.theta, version)
 
     # ---- inside -------------------------------------------------------------------------------
+
+    def _move(self, mean: Tensor, lr: float) -> None:
+        for parameter, span in spans(self.master.module):
+            parameter.grad = mean[span].view(parameter.shape)
+        self.master.inner.step(lr)
+        self.publish()
 
     def _side(self, version: int) -> Side:
         for side in (self._current, self._other):

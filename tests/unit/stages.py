@@ -101,12 +101,15 @@ class StagePeer:
     """Implements ``stepping.Stage`` and ``stepping.Sight``."""
 
     def __init__(self, me, company):
+        self.weights = np.zeros(VALUES)
+        self.sums, self.tokens, self.samples = np.zeros(VALUES), 0, []
+        self.enter(me, company)
+
+    def enter(self, me, company):
         self.me = me
         self.company = company
         self.crashed = False
-        self.weights = np.zeros(VALUES)
         self.commits = []
-        self.sums, self.tokens, self.samples = np.zeros(VALUES), 0, []
         self.out = None
         self.gone = []
         """What was told to be lost."""
