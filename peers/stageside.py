@@ -81,9 +81,7 @@ class StageSide:
         def constrain(stage: Any) -> None:
             boundary.constrain(stage, module.first, module.last)
 
-        self.core = StageCore(
-            self.replica, constrain=constrain, delayed=run.pipeline.delayed
-        )
+        self.core = StageCore(self.replica, constrain=constrain, delayed=run.pipeline.delayed)
         self.works = StageWorks(self.core, module, boundary, station.incarnation)
         tokens = run.batch.sequences * run.batch.length
         largest = boundary.max_nbytes(tokens, module.width)

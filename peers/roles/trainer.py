@@ -17,13 +17,15 @@ import psutil
 from peers.give import Easel, Giver
 from peers.link import Link, learn_run, start_node
 from peers.station import Station, until
-from swarmnet.config import RunFile
+from swarmnet.boundary import Boundary
+from swarmnet.config import RunConfig, RunFile
 from swarmnet.data import Batches, Corpus
 from swarmnet.errors import ConfigError, StopRequested
 from swarmnet.events import PeerFinished, PeerStarted, TripsDone
 from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder
 from swarmnet.pipeline.flow import Flow
+from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
 from swarmnet.pipeline.trips import Finished, Load, TripBook
 from swarmnet.wire.invite import Invite
@@ -108,7 +110,8 @@ class TrainerPeer:
         per_step = -(-run.pipeline.batch // run.batch.sequences)
         flow = Flow(stages, most, most_unsettled=most + 4 * per_step)
         book = TripBook(me, self.station.incarnation % 2**31, wirings, flow)
-        self.traveller = Traveller(self.link.node, book, self._load)
+        limits = self._limits(run) if run.pipeline.handover == "hub" else None
+        self.traveller = Traveller(self.link.node, book, self._load, limits)
         self.traveller.view = self._view
         self.traveller.finished = self._note
         giver = Giver(self.run_file.raw, Easel(), lambda: False, self.station.log.emit)
@@ -136,6 +139,7 @@ class TrainerPeer:
         if run.pipeline.stages < 2:
             raise ConfigError("this run has no stages: trainers are for runs with [pipeline]")
         builder: ModelBuilder = run.model.build("model", peer.models)
+        self._width = builder.plan(run.pipeline.stages).width
         corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
         me = self.station.identity.peer_id
         self._batches = Batches(corpus.train, run.batch, run.seed, me)
@@ -148,6 +152,13 @@ class TrainerPeer:
                 corpus=corpus.hash,
             )
         )
+
+    def _limits(self, run: RunConfig) -> Limits:
+        """The largest microbatch and boundary that may pass through this trainer."""
+        boundary: Boundary = run.boundary.build("boundary")
+        batch = run.batch
+        largest = boundary.max_nbytes(batch.sequences * batch.length, self._width)
+        return Limits(batch.sequences, batch.length, largest, largest)
 
     def _load(self) -> Load | None:
         if self.state != "training" or self._over():

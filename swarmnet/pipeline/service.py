@@ -33,6 +33,14 @@ class Limits:
     forward_bytes: int
     backward_bytes: int
 
+    def room(self, letter: Message) -> int:
+        """The most bytes that may come with it. Raises MessageError at a larger microbatch."""
+        if isinstance(letter, Forward):
+            if letter.rows > self.rows or letter.length > self.length:
+                raise MessageError("a microbatch larger than the run's")
+            return 4 * letter.rows * (letter.length + 1) + self.forward_bytes
+        return self.backward_bytes if isinstance(letter, Backward) else 0
+
 
 class Extra(Protocol):
     """Letters that concern the stage and no sample: tallies."""
@@ -78,12 +86,7 @@ class StageService:
     # ---- letters (Inbox) --------------------------------------------------------------------
 
     def room(self, letter: Message) -> int:
-        limits = self._limits
-        if isinstance(letter, Forward):
-            if letter.rows > limits.rows or letter.length > limits.length:
-                raise MessageError("a microbatch larger than the run's")
-            return 4 * letter.rows * (letter.length + 1) + limits.forward_bytes
-        return limits.backward_bytes if isinstance(letter, Backward) else 0
+        return self._limits.room(letter)
 
     def letter(self, peer: str, letter: Message, payload: memoryview) -> None:
         if not self.serving:
@@ -110,7 +113,9 @@ class StageService:
         self.perform(self.book.lost(peer))
 
     def perform(self, acts: Iterable[Act]) -> None:
+        """Whatever was decided may have made room for work."""
         for act in acts:
+            self._woken.set()
             match act:
                 case Say(peer, letter, payload):
                     self.post.send(peer, letter, payload)
@@ -120,7 +125,7 @@ class StageService:
     # ---- work -------------------------------------------------------------------------------
 
     async def _work(self) -> bool:
-        """One task; False when there is none."""
+        """One task; False when there is none, or nothing can come of it now."""
         async with self._lane:
             found = self.book.next_task()
             if found is None:
@@ -132,7 +137,7 @@ class StageService:
                 case Task.BACKWARD:
                     await self._backward(samples)
                 case Task.WEIGH:
-                    await self._weigh()
+                    return await self._weigh()
         return True
 
     async def _forward(self, samples: list[int]) -> None:
@@ -161,9 +166,12 @@ class StageService:
             else:
                 self.perform(self.book.turned(sample, answer, now))
 
-    async def _weigh(self) -> None:
-        self.perform(self.book.weighed(await self._run_in_lane(self._works.weigh)))
+    async def _weigh(self) -> bool:
+        """Nothing is left to weigh when all was dropped and the book has not been told yet."""
+        samples = await self._run_in_lane(self._works.weigh)
+        self.perform(self.book.weighed(samples))
         self.counted()
+        return bool(samples)
 
     def _refuse(self, sample: int, sender: str) -> None:
         self.refusals[sender] = self.refusals.get(sender, 0) + 1

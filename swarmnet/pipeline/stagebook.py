@@ -392,7 +392,7 @@ class StageBook:
             return []
         if record.phase is Phase.SENT:
             return self._onward(record)
-        if record.phase not in (Phase.ANSWERED, Phase.HEAVY):
+        if record.phase in (Phase.WAITING, Phase.FORWARDING):
             return []
         acts: list[Act] = []
         if record.phase is Phase.ANSWERED:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from swarmnet.errors import MessageError
 from swarmnet.exchange.transport import Transport
+from swarmnet.pipeline.hub import Hub
 from swarmnet.pipeline.post import Post
+from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.stagebook import Say
 from swarmnet.pipeline.trips import Finished, Load, TripBook
-from swarmnet.wire.letters import Fates, Receipt
+from swarmnet.wire.letters import Backward, Fates, Forward, Receipt
 from swarmnet.wire.messages import Message
 
 LOOK_S = 0.5
@@ -24,9 +26,15 @@ class Traveller:
     """Keeps trips under way while ``loads`` gives microbatches; None ends the supply for now."""
 
     def __init__(
-        self, transport: Transport, book: TripBook, loads: Callable[[], Load | None]
+        self,
+        transport: Transport,
+        book: TripBook,
+        loads: Callable[[], Load | None],
+        limits: Limits | None = None,
     ) -> None:
+        """``limits``: every boundary passes through this trainer, and is no larger."""
         self.book = book
+        self.hub = Hub(book.me, limits, book.is_open) if limits is not None else None
         self.post = Post(transport, self)
         self.view: Callable[[], Mapping[int, Sequence[str]]] = dict
         """Who serves which stage, as known now."""
@@ -56,7 +64,9 @@ class Traveller:
     # ---- letters (Inbox) --------------------------------------------------------------------
 
     def room(self, letter: Message) -> int:
-        raise MessageError("nobody sends a trainer tensors")
+        if self.hub is None:
+            raise MessageError("nobody sends this trainer tensors")
+        return self.hub.room(letter)
 
     def letter(self, peer: str, letter: Message, payload: memoryview) -> None:
         now = self._clock()
@@ -65,6 +75,10 @@ class Traveller:
                 self._perform(self.book.on_receipt(peer, letter, now))
             case Fates():
                 self._perform(self.book.on_fates(peer, letter, now))
+            case Forward() if self.hub is not None:
+                self._send(self.hub.forward(peer, letter, payload))
+            case Backward() if self.hub is not None:
+                self._send(self.hub.backward(peer, letter, payload))
             case _:
                 raise MessageError(f"{letter.kind.name} is not for a trainer")
         self._moved.set()
@@ -89,7 +103,15 @@ class Traveller:
 
     def _perform(self, acts: Iterable[Say]) -> None:
         for act in acts:
-            self.post.send(act.peer, act.letter, act.payload)
+            out = act if self.hub is None else self.hub.dispatch(act)
+            if isinstance(out, Say):
+                self._send([out])
+            else:
+                self._perform(self.book.on_receipt(act.peer, out, self._clock()))
+
+    def _send(self, letters: Iterable[Say]) -> None:
+        for say in letters:
+            self.post.send(say.peer, say.letter, say.payload)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -174,6 +174,10 @@ class TripBook:
         parked = any(self._trips[sample].parked for sample in self._open)
         return self.under_way < self.flow.window and not full and not parked
 
+    def is_open(self, sample: int) -> bool:
+        """Whether it is still to be counted somewhere."""
+        return sample in self._open
+
     def unserved(self) -> list[int]:
         """Stages that nobody serves."""
         return [stage for stage, live in enumerate(self._live) if not live]
@@ -226,7 +230,8 @@ class TripBook:
             return []
         if receipt.what == "answered":
             self._answered(trip, peer, stage, now)
-            return []
+            # Dropped between its backward and its sums: it counts on request.
+            return self._recount(trip, stage, "void", now) if stage in trip.mask() else []
         return self._mend(trip, stage, receipt, now)
 
     def on_fates(self, peer: str, fates: Fates, now: float) -> list[Say]:
@@ -251,7 +256,7 @@ class TripBook:
                 acts += self._replace(trip, now, kept=kept)
             if fate == "committed":
                 acts += self._settle(trip, stage, now)
-            elif fate == "void" and holder == peer:
+            elif fate == "void" and peer == (holder or trip.route[stage]):
                 acts += self._recount(trip, stage, "void", now)
             elif fate == "unknown" and stage in trip.counted and self._gone(trip, stage, peer):
                 acts += self._recount(trip, stage, "died", now)
@@ -407,7 +412,9 @@ class TripBook:
             trip.avoid[stage] = avoid if self._live[stage] - avoid else {peer}
 
     def _recount(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
-        """``stage`` has lost the sample after it had counted it."""
+        """``stage`` has lost the sample, counted or about to be: it must hear the new mask."""
+        if stage in trip.settled:
+            return []
         trip.counted.pop(stage, None)
         # From the one before it: whoever counted elsewhere has its answer in store.
         trip.forwarded = {s: at for s, at in trip.forwarded.items() if s < stage}

@@ -29,6 +29,7 @@ from tests.unit.groups import inline
 from tests.unit.stages import VectorCargo
 
 ROWS, LENGTH = 2, 3
+LIMITS = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
 NEVER = 10**12
 """More tokens than any step gathers."""
 RATE = 1e-6
@@ -159,7 +160,6 @@ class StagePeer:
         self._kept = None
         stages = len(pipeline.counts)
         self.works = Weight(stage + 2.0, stage == 0, stage == stages - 1)
-        limits = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
         links = Links()
         tools = SimpleNamespace(
             transport=self.network.transport(me), links=links, offload=inline, clock=now
@@ -167,7 +167,7 @@ class StagePeer:
         pipeline.incarnations += 1
         cargo = VectorCargo(values=1)
         setting = Setting(
-            tools, self, self.works, self.works, self.lane, cargo, limits, pipeline.incarnations
+            tools, self, self.works, self.works, self.lane, cargo, LIMITS, pipeline.incarnations
         )
         place = Place(me, stage, stages, pipeline.target)
         self.served = ServedStage(place, setting, self)
@@ -279,6 +279,8 @@ class Pipeline:
 
     ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live.
     """
+
+    handover = "direct"
 
     def __init__(  # noqa: PLR0913
         self,
@@ -396,11 +398,11 @@ class Pipeline:
     def sums(self):
         return [sum(p.works.sum for p in self.of(stage)) for stage in range(len(self.counts))]
 
-    async def until(self, ready, within_s=600.0):
+    async def until(self, ready, within_s=600.0, step_s=0.05):
         end = now() + within_s
         while not ready():
             assert now() < end, "it did not come to that in time"
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(step_s)
 
     async def flush(self, within_s=600.0):
         """Until every sample of the trainers that live is part of a step of every stage."""
@@ -468,7 +470,8 @@ class Pipeline:
         wirings = [cls(cls.Config(), rng) for _ in self.counts]
         most = 10_000 if self.target == NEVER else 96
         book = TripBook(me, number, wirings, Flow(len(self.counts), 32, most))
-        traveller = Traveller(self.network.transport(me), book, self._next)
+        limits = LIMITS if self.handover == "hub" else None
+        traveller = Traveller(self.network.transport(me), book, self._next, limits)
         traveller.view = self.view
         traveller.finished = self.done.append
         return traveller

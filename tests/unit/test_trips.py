@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from swarmnet.pipeline.stagebook import Phase
 from swarmnet.sim.clock import run
 from tests.unit.pipelines import Pipeline
 
@@ -107,6 +108,73 @@ def test_a_stage_that_nobody_serves_stops_the_supply_until_somebody_comes():
         assert traveller.book.under_way <= 32
         await pipeline.add(1).start()
         await whole(pipeline)
+        assert pipeline.sums() == pytest.approx(pipeline.expected(range(N)), rel=1e-12)
+        held_once(pipeline)
+
+    run(main())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_what_is_dropped_before_it_counted_is_sent_again_at_once(stage):
+    async def main():
+        pipeline = Pipeline((1, 1, 1))
+        await pipeline.start()
+        pipeline.limit = N
+        [peer] = pipeline.of(stage)
+        for _ in range(5):
+            await pipeline.until(lambda: peer.works.puts_off, step_s=0.003)
+            peer.served.lost(tuple(await peer.served.drop()))
+        await whole(pipeline)
+        assert pipeline.sums() == pytest.approx(pipeline.expected(range(N)), rel=1e-12)
+        held_once(pipeline)
+        [traveller] = pipeline.travellers
+        assert set(traveller.book.ledger.causes) == {"void"}
+
+    run(main())
+
+
+def test_what_is_dropped_while_it_is_differentiated_is_counted_on_request():
+    async def main():
+        pipeline = Pipeline((1, 1, 1))
+        await pipeline.start()
+        pipeline.limit = N
+        [peer] = pipeline.of(1)
+        for _ in range(5):
+            await pipeline.until(lambda: turning(peer), step_s=0.003)
+            lost = turning(peer)
+            peer.served.lost(tuple(lost))
+            await pipeline.until(lambda: done_with(peer, lost), step_s=0.001)  # noqa: B023
+            for dropped in [one for one in peer.works.puts_off if one[0] in lost]:
+                peer.works.puts_off.remove(dropped)
+        await whole(pipeline)
+        assert pipeline.sums() == pytest.approx(pipeline.expected(range(N)), rel=1e-12)
+        held_once(pipeline)
+        [traveller] = pipeline.travellers
+        assert set(traveller.book.ledger.causes) == {"void"}
+
+    run(main())
+
+
+def turning(peer):
+    return [s for s in peer.book.held if peer.book.record(s).phase is Phase.TURNING]
+
+
+def done_with(peer, samples):
+    return all(peer.book.record(sample).phase is not Phase.TURNING for sample in samples)
+
+
+def test_a_peer_that_comes_back_alone_is_trusted_again_with_each_result():
+    async def main():
+        pipeline = Pipeline((1, 1))
+        await pipeline.start()
+        pipeline.limit = N
+        await pipeline.until(lambda: pipeline.given >= 10)
+        [traveller] = pipeline.travellers
+        [peer] = pipeline.of(0)
+        pipeline.wall(peer.me, traveller.book.me)
+        await asyncio.sleep(5.0)
+        pipeline.heal()
+        await whole(pipeline, within_s=60.0)
         assert pipeline.sums() == pytest.approx(pipeline.expected(range(N)), rel=1e-12)
         held_once(pipeline)
 
