@@ -12,6 +12,7 @@ import torch
 
 from peers.finish import finish_child
 from peers.nursery import INVITE, RESULT
+from peers.roles import enter
 from peers.roles.bootstrap import Bootstrap, write_invite
 from peers.roles.stage import serve
 from peers.roles.trainer import train
@@ -25,6 +26,7 @@ from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
 __all__ = [
+    "auto_child",
     "bootstrap_child",
     "finish_child",
     "solo_child",
@@ -49,6 +51,11 @@ def bootstrap_child(out: Path, raw: bytes, settings: Mapping[str, Any]) -> int:
 def worker_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
     """Join the run and train to its end."""
     return work(_station(out, settings), Invite.decode(invite))
+
+
+def auto_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
+    """Join the run as what it needs most."""
+    return enter("auto", _station(out, settings), Invite.decode(invite), None, None)
 
 
 def stage_child(

@@ -159,12 +159,16 @@ class StageSide:
         return Load(self._rate, self._demand)
 
     def donors(self) -> list[str]:
-        """Mates that serve, those first that are known to be ahead, then the furthest."""
+        """Mates that serve, those first that are known to be ahead, then the furthest.
+
+        Their own tallies say that they are ahead, long before the phone book does.
+        """
         members = self._link.membership
         steps = {
             peer: status.step
             for peer in self._link.stages().get(self.stage, ())
-            if (status := members.status(peer)) is not None and status.step >= self.version
+            if (status := members.status(peer)) is not None
+            and (peer in self._donors or status.step >= self.version)
         }
         return sorted(steps, key=lambda peer: (peer not in self._donors, -steps[peer], peer))
 
@@ -181,12 +185,12 @@ class StageSide:
         if portrait is not None:
             load = partial(self.core.load, portrait.tensors, past.step, met=True)
         await self.served.adopt(past, load)
-        self.missed = False
+        self.missed, self._donors = False, ()
 
     async def stay(self) -> None:
         """Nobody is left who was ahead."""
         await self.served.stay()
-        self.missed = False
+        self.missed, self._donors = False, ()
 
     def write(self, folder: Path, portrait: Portrait) -> None:
         """A checkpoint, in any thread; a refusing disk is an event, not an end."""

@@ -161,6 +161,9 @@ class PeerConfig(Section):
     host: str = Field("0.0.0.0", description="address to listen on")
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
+    donor_s: float = Field(
+        120.0, gt=0, description="how long a stage peer looks for its stage's state before it ends"
+    )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
     slowdown: float = Field(
         1.0,

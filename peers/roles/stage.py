@@ -39,8 +39,6 @@ from swarmnet.wire.invite import Invite
 DONOR_STATES = ("training", "paused", "consensus", "serving")
 POLL_S = 0.05
 ASK_AGAIN_S = 1.0
-DONOR_S = 120.0
-"""Longest wait for somebody who gives a stage's state, before a joiner gives up."""
 LOOK_AROUND_S = 20.0
 FLUSH_S = 30.0
 
@@ -231,7 +229,7 @@ class StagePeer:
         """
         began = time.monotonic()
         await self._see_somebody()
-        deadline = began + DONOR_S
+        deadline = began + self.station.peer.donor_s
         while True:
             found = await self._from_donor(side)
             if found is not None:

@@ -1,4 +1,4 @@
-"""Real processes for tests: a bootstrap and workers from one preloaded server, and their events."""
+"""Real processes for tests: a bootstrap and peers from one preloaded server, and their events."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ DEADLINE_S = 90.0
 class Herd:
     """One run in ``folder``. ``events`` holds all lines of all processes so far."""
 
-    def __init__(self, folder: Path, *overrides: str, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, *overrides: str, host: str = "127.0.0.1", run: Path = RUN
+    ) -> None:
         self.folder = folder
-        self.run = RunFile.load(RUN, overrides)
+        self.run = RunFile.load(run, overrides)
         self.nursery = Nursery(folder / "peers")
         self.events: list[dict[str, Any]] = []
         self._tail = Tail(folder)
@@ -46,6 +48,13 @@ class Herd:
 
     def worker(self, name: str, **settings: Any) -> Child:
         return self.nursery.start(name, "worker_child", self.invite, self.settings | settings)
+
+    def stage(self, name: str, stage: int, **settings: Any) -> Child:
+        given = self.settings | settings
+        return self.nursery.start(name, "stage_child", self.invite, given, stage)
+
+    def trainer(self, name: str, **settings: Any) -> Child:
+        return self.nursery.start(name, "trainer_child", self.invite, self.settings | settings)
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
         """Poll until ``condition`` holds, however slow the machine is, up to the deadline."""
