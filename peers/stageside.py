@@ -164,12 +164,12 @@ class StageSide:
         Their own tallies say that they are ahead, long before the phone book does.
         """
         members = self._link.membership
-        steps = {
-            peer: status.step
-            for peer in self._link.stages().get(self.stage, ())
-            if (status := members.status(peer)) is not None
-            and (peer in self._donors or status.step >= self.version)
-        }
+        steps: dict[str, int] = {}
+        for peer in self.served.view().mates:
+            status = members.status(peer)
+            step = status.step if status is not None else 0
+            if peer in self._donors or (status is not None and step >= self.version):
+                steps[peer] = step
         return sorted(steps, key=lambda peer: (peer not in self._donors, -steps[peer], peer))
 
     async def adopt(self, portrait: Portrait | None, newest: int | None) -> None:

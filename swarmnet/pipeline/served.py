@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from swarmnet.errors import MessageError
 from swarmnet.exchange.attend import Tools
 from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.subject import Cargo, Vector
-from swarmnet.pipeline.assembly import Assembly
+from swarmnet.pipeline.assembly import Assembly, View
 from swarmnet.pipeline.assembly import Place as StagePlace
 from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.service import Lane, Limits, StageService
 from swarmnet.pipeline.stagebook import Place, StageBook
 from swarmnet.pipeline.stepping import Company, Sight, Stepping, Sums
 from swarmnet.pipeline.works import Works
-from swarmnet.wire.messages import Message, Tally
+from swarmnet.wire.messages import Digest, Message, Tally
 
 TELL_S = 0.1
 RENEW_S = 1.0
 """A tally that did not change is told again after so long."""
+LATELY_S = 3 * RENEW_S
+"""Who told its tally within that time is alive."""
 
 
 class Core(Protocol):
@@ -83,7 +85,10 @@ class Setting:
 
 
 class ServedStage:
-    """Implements ``stepping.Stage``. It serves nothing new before the first ``adopt``."""
+    """Implements ``stepping.Stage`` and ``stepping.Sight``.
+
+    It serves nothing new before the first ``adopt``.
+    """
 
     def __init__(self, place: StagePlace, setting: Setting, watch: Watch) -> None:
         tools = setting.tools
@@ -94,13 +99,14 @@ class ServedStage:
         self._sight = setting.sight
         self._clock = tools.clock
         self._stage = place.stage
+        self._spoke: dict[str, float] = {}
         self.assembly = Assembly(place, self.past)
         self.book = StageBook(Place(place.me, place.stage, place.stages), self._committed)
         self.book.behind = True
         self.service = StageService(
             tools.transport, self.book, setting.works, setting.lane, setting.limits
         )
-        company = Company(tools, setting.sight, self, setting.cargo, setting.incarnation)
+        company = Company(tools, self, self, setting.cargo, setting.incarnation)
         self.stepping = Stepping(company, self.assembly, syncing=True)
         self.service.extra = self._hear
         self.service.counted = self.stepping.counted
@@ -207,6 +213,23 @@ class ServedStage:
         self.book.behind = True
         self._watch.behind(donors)
 
+    # ---- what stepping asks for (Sight) -------------------------------------------------------
+
+    def view(self) -> View:
+        """A mate's own word comes long before the phone book knows that it serves this stage.
+
+        Without it a stage would step past a newcomer that has begun to count.
+        """
+        view, late = self._sight.view(), self._clock() - LATELY_S
+        self._spoke = {peer: at for peer, at in self._spoke.items() if at >= late}
+        return replace(view, mates=view.mates | self._spoke.keys())
+
+    def digest(self) -> Digest | None:
+        return self._sight.digest()
+
+    def heard(self, peer: str, digest: Digest | None) -> None:
+        self._sight.heard(peer, digest)
+
     # ---- inside -----------------------------------------------------------------------------
 
     def _committed(self, sample: int) -> bool:
@@ -215,6 +238,9 @@ class ServedStage:
     def _hear(self, peer: str, letter: Message) -> None:
         if not isinstance(letter, Tally):
             raise MessageError(f"{letter.kind.name} is for nobody here")
+        self._spoke.pop(peer, None)
+        if letter.stage == self._stage:
+            self._spoke[peer] = self._clock()
         self.stepping.hear(peer, letter)
 
     async def _tell(self) -> None:
@@ -225,6 +251,6 @@ class ServedStage:
             tally, now = self.stepping.tally(), self._clock()
             if tally is not None and (tally != told or now > told_at + RENEW_S):
                 told, told_at = tally, now
-                for mate in self._sight.view().mates:
+                for mate in self.view().mates:
                     self.service.post.send(mate, tally)
             await asyncio.sleep(TELL_S)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -75,5 +76,21 @@ def test_storms(seed):
         await pipeline.flush()
         await asyncio.sleep(60.0)
         pipeline.judge()
+
+    run(main())
+
+
+def test_a_mate_that_the_phone_book_does_not_know_yet_is_known_by_its_own_word():
+    async def main():
+        pipeline = training((2, 1))
+        one, other = pipeline.of(0)
+        found = one.view
+        one.view = lambda: replace(found(), mates=frozenset())
+        await pipeline.start()
+        pipeline.limit = N
+        await pipeline.until(lambda: pipeline.given == N)
+        await pipeline.flush()
+        pipeline.judge()
+        assert (one.resyncs, other.resyncs) == (0, 0)
 
     run(main())
