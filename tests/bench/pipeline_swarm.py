@@ -19,11 +19,11 @@ from typing import Any
 import procfs
 import tomli_w
 from pipeline_work import ANSWER_S, Row, Work
-from tests.netlab.lab import Lab, enter
 
 from peers import children
 from peers.nursery import INVITE
 from swarmnet.events import read_events
+from tests.netlab.lab import Lab, enter
 
 POLL_S = 0.05
 
