@@ -149,6 +149,7 @@ class StagePeer:
         deadline = time.monotonic() + FLUSH_S
         self._change_state("consensus")
         await until(lambda: self._flushed(side), deadline)
+        await side.served.stepping.finish()
         self._change_state("serving")
         await self._write_checkpoint(side)
         await self._give(side)
@@ -157,6 +158,7 @@ class StagePeer:
     async def _leave_stage(self, side: StageSide) -> None:
         """Take nothing new, and let what is held become part of a step, for a while."""
         side.served.book.closed = True
+        side.served.stepping.leave()
         deadline = time.monotonic() + FLUSH_S
         await until(lambda: side.served.empty, deadline)
         self._change_state("syncing")
@@ -168,7 +170,7 @@ class StagePeer:
             for peer in self.link.membership.alive(time.monotonic(), ("training", "paused"))
             if (status := self.link.membership.status(peer)) is not None
         )
-        side.served.assembly.flush = not training
+        side.served.stepping.flush = not training
         side.served.stepping.counted()
         return not training and side.served.empty
 
@@ -238,6 +240,7 @@ class StagePeer:
                 return self._took(side, "donor", began, *found)
             kept = None if moved else await asyncio.to_thread(self._kept, side.stage)
             if kept is not None:
+                side.served.stepping.remember(kept.facts.get("in_weights", ()))
                 await side.adopt(kept, self._newest_step())
                 return self._took(side, "checkpoint", began)
             if not self._has_begun():
@@ -333,15 +336,17 @@ class StagePeer:
             "step": side.version,
             "tokens": 0,
             "elapsed_s": 0.0,
-            "met": True,
+            "met": side.replica.met,
             "stage": side.stage,
             "past": side.served.past.pack(),
         }
         return Portrait(side.tensors(), facts)
 
     async def _write_checkpoint(self, side: StageSide) -> None:
-        portrait = await side.served.service.exclusively(lambda: self._portrait(side))
-        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait)
+        portrait, in_weights = await side.served.service.exclusively(
+            lambda: (self._portrait(side), side.served.stepping.in_weights())
+        )
+        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait, in_weights)
 
     def _kept(self, stage: int | None) -> Portrait | None:
         expect: dict[str, Any] = {"fingerprint": self.run_file.fingerprint}

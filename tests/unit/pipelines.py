@@ -265,7 +265,7 @@ class StagePeer:
 
     @property
     def told_step(self):
-        return self.served.assembly.past.step
+        return self.served.stepping.past.step
 
     def digest(self):
         return None
@@ -406,7 +406,7 @@ class Pipeline:
         """Until every sample of the trainers that live is part of a step of every stage."""
         await self.until(lambda: not any(t.book.under_way for t in self.travellers), within_s)
         for peer in self.peers.values():
-            peer.served.assembly.flush = True
+            peer.served.stepping.flush = True
             peer.served.stepping.counted()
         await self.until(
             lambda: not any(t.book.under_way + t.book.unsettled for t in self.travellers), within_s
@@ -416,7 +416,7 @@ class Pipeline:
 
     def judge_step(self, peer, commit):
         """At every step: no other stage is more than one away."""
-        if peer.served.assembly.flush or self.restored:
+        if peer.served.stepping.flush or self.restored:
             return
         for other in self.peers.values():
             if other.ready and other.me not in self.down and other.stage != peer.stage:
