@@ -25,7 +25,6 @@ a repaired sample is exact as far as the replicas agree.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -217,8 +216,9 @@ class Apart:
     async def _wind_down(self) -> None:
         """No new meetings; the one under way ends, and what was decided is applied."""
         self._gossip.paused = True
-        deadline = time.monotonic() + SETTLE_S
-        while not self._gossip.free and time.monotonic() < deadline:
+        clock = self._meetings.around.clock
+        deadline = clock() + SETTLE_S
+        while not self._gossip.free and clock() < deadline:
             await self._stage.visit(self._look_in)
             await asyncio.sleep(POLL_S)
         await self._stage.visit(self._look_in)

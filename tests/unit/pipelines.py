@@ -16,7 +16,7 @@ from swarmnet.exchange.links import Links
 from swarmnet.pipeline.assembly import Place, View
 from swarmnet.pipeline.flow import Flow
 from swarmnet.pipeline.past import Past
-from swarmnet.pipeline.served import ServedStage, Setting
+from swarmnet.pipeline.served import ServedStage, Setting, together
 from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
 from swarmnet.pipeline.trips import Load, TripBook
@@ -148,6 +148,8 @@ class Weight:
 class StagePeer:
     """One process: implements ``served.Watch`` and ``stepping.Sight``, fetches states."""
 
+    compute = Weight
+
     def __init__(self, pipeline, me, stage, work_s):
         self.pipeline, self.me, self.work_s = pipeline, me, work_s
         self.network = pipeline.network
@@ -158,7 +160,7 @@ class StagePeer:
         self._donors = ()
         self._kept = None
         stages = len(pipeline.counts)
-        self.works = Weight(stage + 2.0, stage == 0, stage == stages - 1)
+        self.works = self.compute(stage + 2.0, stage == 0, stage == stages - 1)
         limits = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
         links = Links()
         tools = SimpleNamespace(
@@ -170,8 +172,11 @@ class StagePeer:
             tools, self, self.works, self.works, self.lane, cargo, limits, pipeline.incarnations
         )
         place = Place(me, stage, stages, pipeline.target)
-        self.served = ServedStage(place, setting, self)
+        self.served = ServedStage(place, setting, self, self.steps)
         self.service, self.book = self.served.service, self.served.book
+
+    def steps(self, place, setting, stage):
+        return together(place, setting, stage)
 
     @property
     def past(self):
@@ -280,6 +285,8 @@ class Pipeline:
     ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live.
     """
 
+    process = StagePeer
+
     def __init__(  # noqa: PLR0913
         self,
         counts,
@@ -318,7 +325,7 @@ class Pipeline:
 
     def add(self, stage, work_s=None):
         me = peer_name(len(self.peers))
-        peer = self.peers[me] = StagePeer(self, me, stage, work_s or self.work_s)
+        peer = self.peers[me] = self.process(self, me, stage, work_s or self.work_s)
         return peer
 
     # ---- who lives ------------------------------------------------------------------------------
@@ -351,7 +358,7 @@ class Pipeline:
         """The same identity, a new process."""
         self.network.restart(peer.me)
         self.down.discard(peer.me)
-        again = self.peers[peer.me] = StagePeer(self, peer.me, peer.stage, peer.work_s)
+        again = self.peers[peer.me] = self.process(self, peer.me, peer.stage, peer.work_s)
         await again.start(checkpoint)
         return again
 
