@@ -49,10 +49,20 @@ class StagePeer:
     """One stage peer's process. ``run`` returns the process's exit code."""
 
     def __init__(
-        self, station: Station, invite: Invite, given: bytes | None = None, stage: int | None = None
+        self,
+        station: Station,
+        invite: Invite,
+        given: bytes | None = None,
+        stage: int | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """``stage`` None: where the swarm needs it most."""
+        """``stage`` None: where the swarm needs it most.
+
+        ``thread``: where a machine that serves several stages computes all of them, one at a time;
+        its peers stay where they are.
+        """
         self.station = station
+        self._stays = thread is not None
         self.state = "syncing"
         self._invite = invite
         self._given = given
@@ -63,7 +73,7 @@ class StagePeer:
         self._bytes = 0
         self._began = time.monotonic()
         self._easel = Easel()
-        self._thread = ThreadPoolExecutor(1, "swarmnet-compute")
+        self._thread = thread or ThreadPoolExecutor(1, "swarmnet-compute")
         self._side: StageSide | None = None
         self._joined = False
         self.run_file: RunFile
@@ -89,7 +99,8 @@ class StagePeer:
             reason = f"left: {station.stop.reason}"
         finally:
             station.net.run(self.link.leave())
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            if not self._stays:
+                self._thread.shutdown(wait=False, cancel_futures=True)
         self._log_finished(reason)
         return 0 if reason == "finished" else StopRequested.exit_code
 
@@ -141,7 +152,7 @@ class StagePeer:
 
     async def _until_over(self, side: StageSide) -> int | None:
         while not self._over():
-            target = await self._mover.look(self._serving(side))
+            target = None if self._stays else await self._mover.look(self._serving(side))
             if target is not None:
                 await self._leave_stage(side)
                 return target
