@@ -117,6 +117,14 @@ class Pipeline(Section):
         "direct", description="stage to stage, or every boundary through the trainer"
     )
 
+    @model_validator(mode="after")
+    def _delays_have_mates(self) -> Self:
+        if self.delayed and self.step == "apart":
+            raise ValueError(
+                'delayed = true hides the averaging of a step: with step = "apart" there is none'
+            )
+        return self
+
 
 class RunConfig(Section):
     """Everything that all peers of a run must agree on."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from swarmnet.config import RunFile
+from swarmnet.errors import ConfigError
 from swarmnet.inner.adamw import AdamW
 from swarmnet.outer.noloco import NoLoCo
 from swarmnet.sim.clock import run
@@ -18,6 +19,7 @@ from tests.unit.replicas import TOKENS, ReplicaPipeline
 from tests.unit.tiny_stage import LENGTH, Master, by_one_process, cores, model, texts, trip
 
 N = 90
+RUN = b'schema = 1\nname = "x"\nmodel = "causal_lm"\n[target]\ntokens = 1\nminutes = 1'
 
 
 def mean_law(peers):
@@ -103,6 +105,27 @@ def test_a_peer_that_dies_takes_its_own_work_with_it_and_nothing_else(seed):
             lost = {i for commit in victim.commits for i in commit.ids if victim.stage == stage}
             assert len(set(kept) | lost) == N
             assert len(pipeline.of(stage)) == count - (victim.stage == stage)
+        assert pipeline.network.bugs == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_newcomer_goes_on_from_a_replicas_state_and_meets_the_others(stage):
+    async def main():
+        pipeline = ReplicaPipeline((2, 2), seed=stage)
+        await pipeline.start()
+        pipeline.limit = N
+        await pipeline.until(lambda: pipeline.given >= N // 3)
+        late = pipeline.add(stage)
+        await late.start()
+        await pipeline.settle(N)
+        peers = pipeline.of(stage)
+        every_sample_once(peers)
+        assert late.commits[0].past.step > 1
+        assert any(e.outcome == "ok" for e in late.events)
+        await asyncio.gather(*(peer.finish() for peer in peers))
+        assert np.ptp([peer.works.weight for peer in peers]) < 1e-3 * abs(late.works.added)
         assert pipeline.network.bugs == []
 
     run(main())
@@ -236,9 +259,12 @@ def test_a_gradient_is_that_of_the_replica_that_went_forward():
     assert not torch.equal(start, core.master.theta)
 
 
+def test_a_step_without_averaging_has_nothing_to_delay():
+    with pytest.raises(ConfigError, match='with step = "apart" there is none'):
+        RunFile(RUN + b'\n[pipeline]\nstep = "apart"\ndelayed = true')
+
+
 def test_stages_of_one_shape_do_not_meet():
-    run_ = RunFile(
-        b'schema = 1\nname = "x"\nmodel = "causal_lm"\n[target]\ntokens = 1\nminutes = 1'
-    ).config
-    layouts = {Replica(model(1, torch.float32)[0], run_, 0, part).layout for part in range(3)}
+    config = RunFile(RUN).config
+    layouts = {Replica(model(1, torch.float32)[0], config, 0, part).layout for part in range(3)}
     assert len(layouts) == 3
