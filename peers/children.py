@@ -14,7 +14,7 @@ from peers.finish import finish_child
 from peers.nursery import INVITE, RESULT
 from peers.roles import enter
 from peers.roles.bootstrap import Bootstrap, write_invite
-from peers.roles.stage import serve
+from peers.roles.stages import serve_stages
 from peers.roles.trainer import train
 from peers.roles.worker import work
 from peers.solo import train_alone
@@ -59,10 +59,11 @@ def auto_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:
 
 
 def stage_child(
-    out: Path, invite: str, settings: Mapping[str, Any], stage: int | None = None
+    out: Path, invite: str, settings: Mapping[str, Any], stage: int | str | None = None
 ) -> int:
-    """Join the run as a stage peer, of a certain stage or where the swarm needs it most."""
-    return serve(_station(out, settings), Invite.decode(invite), stage=stage)
+    """Join the run as a stage peer: of some stages, "all", or where the swarm needs it most."""
+    stages = None if stage is None else str(stage)
+    return serve_stages(_station(out, settings), Invite.decode(invite), None, stages)
 
 
 def trainer_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:

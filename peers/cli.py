@@ -88,7 +88,9 @@ def peer(
     invite: Annotated[str, typer.Argument(help="What `swarmnet bootstrap` printed.")],
     peer_file: PeerFile = None,
     role: Annotated[str, typer.Option(help="auto, worker, stage or trainer.")] = "auto",
-    stage: Annotated[int | None, typer.Option(help="Default: the one most needed.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="1, 0,2 or all. Default: the one most needed.")
+    ] = None,
     out: Out = None,
     port: Port = None,
     announce: Announce = [],  # noqa: B006

@@ -109,8 +109,7 @@ async def _stage(link: Link, index: int, models: Mapping[str, Path]) -> tuple[st
     members = link.membership
     while True:
         peers = link.stages().get(index, [])
-        furthest = sorted(peers, key=lambda p: -(s.step if (s := members.status(p)) else 0))
-        for peer in furthest:
+        for peer in sorted(peers, key=lambda p: _rank(members.status(p)), reverse=True):
             try:
                 portrait = await ask_state(link.node, peer, "weights", 4 * numel)
             except (LinkError, PeerFault):
@@ -121,6 +120,11 @@ async def _stage(link: Link, index: int, models: Mapping[str, Path]) -> tuple[st
         if asyncio.get_running_loop().time() > deadline:
             raise UnreachableError(f"no live peer gives the weights of stage {index}")
         await asyncio.sleep(ASK_AGAIN_S)
+
+
+def _rank(status: Status | None) -> tuple[bool, int]:
+    """Replicas of a stage are one when they serve; before that the furthest is worth most."""
+    return (False, 0) if status is None else (status.state == "serving", status.step)
 
 
 def _status() -> Status:

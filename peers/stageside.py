@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from torch import Tensor
 from peers.give import Portrait
 from peers.link import Link
 from peers.station import Station
+from peers.steps import Ground, progress
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig
 from swarmnet.errors import StorageError
@@ -76,7 +77,7 @@ class StageSide:
         self._run = run
         self._module = module
         boundary: Boundary = run.boundary.build("boundary")
-        self.replica = Replica(module, run, seed=station.incarnation)
+        self.replica = Replica(module, run, seed=station.incarnation, part=module.index)
 
         def constrain(stage: Any) -> None:
             boundary.constrain(stage, module.first, module.last)
@@ -126,7 +127,9 @@ class StageSide:
         )
         target = run.pipeline.batch * run.batch.length
         place = Place(me, self.stage, run.pipeline.stages, target)
-        self.served = ServedStage(place, setting, self)
+        self._progress = progress(run, link)
+        ground = Ground(run, link, self.replica, self._emit)
+        self.served = ServedStage(place, setting, self, ground.steps)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What runs while this stage is served."""
@@ -137,7 +140,7 @@ class StageSide:
     @property
     def version(self) -> int:
         """Steps behind the weights that serve."""
-        return self.served.assembly.past.step
+        return self.served.stepping.past.step
 
     @property
     def parameters(self) -> int:
@@ -183,7 +186,8 @@ class StageSide:
             past = past.at(newest)  # nobody else has this stage: the others must not wait for it
         load: Callable[[], None] | None = None
         if portrait is not None:
-            load = partial(self.core.load, portrait.tensors, past.step, met=True)
+            met = bool(portrait.facts["met"])
+            load = partial(self.core.load, portrait.tensors, past.step, met=met)
         await self.served.adopt(past, load)
         self.missed, self._donors = False, ()
 
@@ -192,13 +196,15 @@ class StageSide:
         await self.served.stay()
         self.missed, self._donors = False, ()
 
-    def write(self, folder: Path, portrait: Portrait) -> None:
+    def write(
+        self, folder: Path, portrait: Portrait, in_weights: Sequence[tuple[str, int]]
+    ) -> None:
         """A checkpoint, in any thread; a refusing disk is an event, not an end."""
         began, size, problem = time.monotonic(), 0, ""
         past = dict(portrait.facts["past"])
         past["commits"] = [(step, ids.hex()) for step, ids in past["commits"]]
         try:
-            facts = {**portrait.facts, "past": past}
+            facts = {**portrait.facts, "past": past, "in_weights": list(in_weights)}
             size = checkpoint.write(folder, portrait.tensors, facts)
         except StorageError as error:
             problem = str(error)
@@ -256,12 +262,6 @@ class StageSide:
         self._link.membership.hear(peer, digest, time.monotonic())
 
     # ---- inside -----------------------------------------------------------------------------
-
-    def _progress(self, past: Past) -> float:
-        """The same at every peer of the stage, whatever their clocks say."""
-        target = self._run.target
-        elapsed = past.elapsed_s / (60 * target.minutes)
-        return min(1.0, max(past.committed / target.tokens, elapsed))
 
     def _emit(self, event: Event) -> None:
         self._station.log.emit(event)

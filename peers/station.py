@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -84,6 +84,27 @@ class Station:
         except OSError as error:
             raise StorageError(f"{out}: {error.strerror}") from error
         return cls(out, name, peer, Stop(), identity, log, NetThread().start())
+
+    def branch(self, part: int) -> Station:
+        """Another peer of this process: a key, a port and a folder of its own, the rest shared.
+
+        It needs no ``close``. Raises as ``open``.
+        """
+        name, peer = f"{self.name}-{part}", self.peer
+        out = self.out / f"part-{part}"
+        port = peer.port + part if peer.port else 0
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{out}: {error.strerror}") from error
+        return replace(
+            self,
+            out=out,
+            name=name,
+            peer=peer.model_copy(update={"port": port}),
+            identity=load_or_create(out / "identity.key"),
+            log=self.log.named(name),
+        )
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """The result of ``work`` in the network thread, given up as soon as we are told to leave.

@@ -101,7 +101,11 @@ class Pipeline(Section):
     """How a model is cut that is too large for one machine. One stage: it is not cut."""
 
     stages: int = Field(1, ge=1, le=256, description="peers of each hold its layers alone")
-    batch: int = Field(64, gt=0, description="sequences of all trainers behind one stage step")
+    batch: int = Field(
+        64,
+        gt=0,
+        description="sequences behind one step; together: of all peers of a stage, apart: of each",
+    )
     step: Literal["together", "apart"] = Field(
         "together",
         description="together: peers of a stage average gradients and stay identical; "
@@ -112,6 +116,14 @@ class Pipeline(Section):
     handover: Literal["direct", "hub"] = Field(
         "direct", description="stage to stage, or every boundary through the trainer"
     )
+
+    @model_validator(mode="after")
+    def _delays_have_mates(self) -> Self:
+        if self.delayed and self.step == "apart":
+            raise ValueError(
+                'delayed = true hides the averaging of a step: with step = "apart" there is none'
+            )
+        return self
 
 
 class RunConfig(Section):

@@ -7,6 +7,7 @@ skip a torn last line, because a killed process may leave one.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
@@ -330,6 +331,12 @@ class EventLog:
         """Call ``listener`` with every later line, in the emitting thread."""
         with self._lock:
             self._listeners.append(listener)
+
+    def named(self, peer: str) -> EventLog:
+        """The same file and listeners for another peer of this process; closed with this one."""
+        other = copy.copy(self)
+        other.peer = peer
+        return other
 
     def close(self) -> None:
         with self._lock:

@@ -7,11 +7,11 @@ from swarmnet.wire.invite import Invite
 
 
 def enter(
-    role: str, station: Station, invite: Invite, given: bytes | None, stage: int | None
+    role: str, station: Station, invite: Invite, given: bytes | None, stages: str | None
 ) -> int:
     """Live in this role until it ends; its exit code. Raises SwarmnetError.
 
-    ``auto`` asks the swarm what it needs most.
+    ``auto`` asks the swarm what it needs most. ``stages``: a stage peer's, "1", "0,2" or "all".
     """
     if role == "auto":
         from peers.roles.auto import most_needed
@@ -29,6 +29,6 @@ def enter(
         from peers.roles.trainer import train
 
         return train(station, invite, given)
-    from peers.roles.stage import serve
+    from peers.roles.stages import serve_stages
 
-    return serve(station, invite, given, stage)
+    return serve_stages(station, invite, given, stages)

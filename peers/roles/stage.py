@@ -47,10 +47,20 @@ class StagePeer:
     """One stage peer's process. ``run`` returns the process's exit code."""
 
     def __init__(
-        self, station: Station, invite: Invite, given: bytes | None = None, stage: int | None = None
+        self,
+        station: Station,
+        invite: Invite,
+        given: bytes | None = None,
+        stage: int | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """``stage`` None: where the swarm needs it most."""
+        """``stage`` None: where the swarm needs it most.
+
+        ``thread``: where a machine that serves several stages computes all of them, one at a time;
+        its peers stay where they are.
+        """
         self.station = station
+        self._stays = thread is not None
         self.state = "syncing"
         self._invite = invite
         self._given = given
@@ -61,7 +71,7 @@ class StagePeer:
         self._bytes = 0
         self._began = time.monotonic()
         self._easel = Easel()
-        self._thread = ThreadPoolExecutor(1, "swarmnet-compute")
+        self._thread = thread or ThreadPoolExecutor(1, "swarmnet-compute")
         self._side: StageSide | None = None
         self._joined = False
         self.run_file: RunFile
@@ -87,7 +97,8 @@ class StagePeer:
             reason = f"left: {station.stop.reason}"
         finally:
             station.net.run(self.link.leave())
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            if not self._stays:
+                self._thread.shutdown(wait=False, cancel_futures=True)
         self._log_finished(reason)
         return 0 if reason == "finished" else StopRequested.exit_code
 
@@ -139,7 +150,7 @@ class StagePeer:
 
     async def _until_over(self, side: StageSide) -> int | None:
         while not self._over():
-            target = await self._mover.look(self._serving(side))
+            target = None if self._stays else await self._mover.look(self._serving(side))
             if target is not None:
                 await self._leave_stage(side)
                 return target
@@ -147,6 +158,7 @@ class StagePeer:
         deadline = time.monotonic() + FLUSH_S
         self._change_state("consensus")
         await until(lambda: self._flushed(side), deadline)
+        await side.served.stepping.finish()
         self._change_state("serving")
         await self._write_checkpoint(side)
         await self._give(side)
@@ -155,6 +167,7 @@ class StagePeer:
     async def _leave_stage(self, side: StageSide) -> None:
         """Take nothing new, and let what is held become part of a step, for a while."""
         side.served.book.closed = True
+        side.served.stepping.leave()
         deadline = time.monotonic() + FLUSH_S
         await until(lambda: side.served.empty, deadline)
         self._change_state("syncing")
@@ -166,7 +179,7 @@ class StagePeer:
             for peer in self.link.membership.alive(time.monotonic(), ("training", "paused"))
             if (status := self.link.membership.status(peer)) is not None
         )
-        side.served.assembly.flush = not training
+        side.served.stepping.flush = not training
         side.served.stepping.counted()
         return not training and side.served.empty
 
@@ -236,6 +249,7 @@ class StagePeer:
                 return self._took(side, "donor", began, *found)
             kept = None if moved else await asyncio.to_thread(self._kept, side.stage)
             if kept is not None:
+                side.served.stepping.remember(kept.facts.get("in_weights", ()))
                 await side.adopt(kept, self._newest_step())
                 return self._took(side, "checkpoint", began)
             if not self._has_begun():
@@ -331,15 +345,17 @@ class StagePeer:
             "step": side.version,
             "tokens": 0,
             "elapsed_s": 0.0,
-            "met": True,
+            "met": side.replica.met,
             "stage": side.stage,
             "past": side.served.past.pack(),
         }
         return Portrait(side.tensors(), facts)
 
     async def _write_checkpoint(self, side: StageSide) -> None:
-        portrait = await side.served.service.exclusively(lambda: self._portrait(side))
-        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait)
+        portrait, in_weights = await side.served.service.exclusively(
+            lambda: (self._portrait(side), side.served.stepping.in_weights())
+        )
+        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait, in_weights)
 
     def _kept(self, stage: int | None) -> Portrait | None:
         expect: dict[str, Any] = {"fingerprint": self.run_file.fingerprint}

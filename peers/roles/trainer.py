@@ -107,8 +107,7 @@ class TrainerPeer:
         rng = random.Random(f"{run.seed} {me}")
         wirings = [run.wiring.build("wiring", rng) for _ in range(stages)]
         most = max(MOST_UNDER_WAY, 2 * stages)
-        per_step = -(-run.pipeline.batch // run.batch.sequences)
-        flow = Flow(stages, most, most_unsettled=most + 4 * per_step)
+        flow = Flow(stages, most, most_unsettled=most + 4 * self._per_step)
         book = TripBook(me, self.station.incarnation % 2**31, wirings, flow)
         limits = self._limits(run) if run.pipeline.handover == "hub" else None
         self.traveller = Traveller(self.link.node, book, self._load, limits)
@@ -173,8 +172,19 @@ class TrainerPeer:
 
     # ---- numbers --------------------------------------------------------------------------------
 
+    @property
+    def _per_step(self) -> int:
+        """Microbatches behind one step."""
+        run = self.run_file.config
+        return -(-run.pipeline.batch // run.batch.sequences)
+
     def _view(self) -> Mapping[int, Sequence[str]]:
-        return self.link.stages()
+        stages = self.link.stages()
+        if self.run_file.config.pipeline.step == "apart":
+            # Every peer of every stage may hold nearly a share of its own.
+            peers = sum(map(len, stages.values()))
+            self.traveller.book.flow.most_unsettled = MOST_UNDER_WAY + (4 + peers) * self._per_step
+        return stages
 
     def _over(self) -> bool:
         return self._progress() >= 1 or self.link.phonebook.order == "end"

@@ -34,6 +34,7 @@ LINGER_CALLS = 4
 """When all that a peer knows are done it stays for a while, for news of one that is not."""
 RETRY_S = 0.2
 RETRY_FAILED_S = 1.0
+HOLDERS = ("worker", "stage")
 BOUND = 0.01
 """What disagreement costs in loss grows with its square: a hundredth leaves 1e-4 of the cost."""
 
@@ -156,10 +157,10 @@ class _Phase:
         return [peer for peer in asked if self._failures[peer] < MAX_FAILURES]
 
     def _workers(self, states: tuple[str, ...]) -> list[str]:
-        """Live workers, suspects too; visitors without a replica take no part."""
+        """Those that hold weights, suspects too; visitors take no part."""
         members = self._around.membership
         live = members.alive(self._around.clock(), states, suspects=True)
-        return [p for p in live if (status := members.status(p)) and status.role == "worker"]
+        return [p for p in live if (status := members.status(p)) and status.role in HOLDERS]
 
     def _choose(self, others: list[str]) -> list[str]:
         history = list(self._agreement.history)

@@ -12,10 +12,10 @@ from swarmnet.exchange.attend import Minutes, Tools
 from swarmnet.exchange.claims import Ids
 from swarmnet.exchange.desk import Desk, Settlement
 from swarmnet.exchange.ledger import Open, Pending
-from swarmnet.exchange.membership import Membership
 from swarmnet.exchange.pair import End
 from swarmnet.exchange.payload import Outgoing
 from swarmnet.exchange.subject import Subject
+from swarmnet.exchange.surroundings import Others
 from swarmnet.exchange.window import Window
 from swarmnet.wire.messages import Call, Decline, DeclineReason, Digest, Offer
 
@@ -24,7 +24,7 @@ class Around(Tools, Protocol):
     """The part of ``driver.Surroundings`` that is used here."""
 
     @property
-    def membership(self) -> Membership: ...
+    def membership(self) -> Others: ...
     @property
     def emit(self) -> Callable[[ExchangeDone], None]: ...
 

@@ -21,7 +21,9 @@ from swarmnet.pipeline.assembly import Place as StagePlace
 from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.service import Lane, Limits, StageService
 from swarmnet.pipeline.stagebook import Place, StageBook
-from swarmnet.pipeline.stepping import Company, Sight, Stepping, Sums
+from swarmnet.pipeline.stepping import Company, Sight, Sums
+from swarmnet.pipeline.steps import Steps
+from swarmnet.pipeline.together import Together
 from swarmnet.pipeline.works import Works
 from swarmnet.wire.messages import Digest, Message, Tally
 
@@ -45,18 +47,19 @@ class Core(Protocol):
         ...
 
     def weigh(self) -> Sequence[int]: ...
-    def freeze(self) -> Sums: ...
+    def freeze(self, *, whole: bool = True) -> Sums: ...
     def put_back(self, sums: Any) -> None: ...
     def discard(self, sums: Any) -> None: ...
     def drop(self) -> Collection[int]: ...
     def step(self, mean: Any, lr: float) -> None: ...
+    def publish(self) -> None: ...
 
 
 class Watch(Protocol):
     """Who runs this peer: what it decides, and what it wants to know."""
 
     def lr(self, past: Past) -> float:
-        """Of the step that leads to ``past``; the same at all peers of the stage."""
+        """Of the step that leads to ``past``; the same at all peers that step together."""
         ...
 
     def stepped(self, commit: Commit, own: int, lr: float, seconds: float) -> None:
@@ -84,13 +87,24 @@ class Setting:
     incarnation: int
 
 
+Maker = Callable[[StagePlace, Setting, "ServedStage"], Steps]
+
+
+def together(place: StagePlace, setting: Setting, stage: ServedStage) -> Together:
+    """Steps with all mates as one."""
+    company = Company(setting.tools, stage, stage, setting.cargo, setting.incarnation)
+    return Together(company, Assembly(place, Past()), syncing=True)
+
+
 class ServedStage:
-    """Implements ``stepping.Stage`` and ``stepping.Sight``.
+    """Implements ``stepping.Stage``, ``stepping.Sight`` and ``apart.Stage``.
 
     It serves nothing new before the first ``adopt``.
     """
 
-    def __init__(self, place: StagePlace, setting: Setting, watch: Watch) -> None:
+    def __init__(
+        self, place: StagePlace, setting: Setting, watch: Watch, steps: Maker = together
+    ) -> None:
         tools = setting.tools
         self.past = Past()
         """Of the weights as they are now: read it in the compute thread, with them."""
@@ -100,16 +114,15 @@ class ServedStage:
         self._clock = tools.clock
         self._stage = place.stage
         self._spoke: dict[str, float] = {}
-        self.assembly = Assembly(place, self.past)
         self.book = StageBook(Place(place.me, place.stage, place.stages), self._committed)
         self.book.behind = True
         self.service = StageService(
             tools.transport, self.book, setting.works, setting.lane, setting.limits
         )
-        company = Company(tools, self, self, setting.cargo, setting.incarnation)
-        self.stepping = Stepping(company, self.assembly, syncing=True)
+        self.stepping = steps(place, setting, self)
         self.service.extra = self._hear
         self.service.counted = self.stepping.counted
+        self.service.between = self.stepping.between
 
     async def open(self) -> None:
         await self.service.open()
@@ -196,6 +209,7 @@ class ServedStage:
         lr = self._watch.lr(commit.past)
 
         def move() -> None:
+            self.stepping.boundary()
             self._core.step(mean, lr)
             self.past = commit.past
 
@@ -205,8 +219,23 @@ class ServedStage:
         self.service.perform(self.book.commit(commit.ids, commit.past.step))
         self._watch.stepped(commit, own, lr, self._clock() - began)
 
+    @property
+    def complete(self) -> bool:
+        return len(self.book.held) == len(self._core.samples)
+
+    async def take(self) -> Sums:
+        sums: Sums = await self.service.exclusively(lambda: self._core.freeze(whole=False))
+        return sums
+
+    async def visit(self, look_in: Callable[[], bool]) -> None:
+        def look() -> None:
+            if look_in():
+                self._core.publish()
+
+        await self.service.exclusively(look)
+
     def lost(self, samples: Ids) -> None:
-        self.service.perform(self.book.void(samples, self.assembly.past.step))
+        self.service.perform(self.book.void(samples, self.stepping.past.step))
         self._watch.lost(len(samples))
 
     def behind(self, donors: tuple[str, ...]) -> None:

@@ -59,6 +59,8 @@ class StageService:
         self.serving = True
         self.counted: Callable[[], None] = lambda: None
         """Called when more samples count."""
+        self.between: Callable[[], Awaitable[None]] = _nothing
+        """Awaited between two tasks: nothing else is computed for samples meanwhile."""
         self.extra: Extra = _nobody
         self.refusals: dict[str, int] = {}
         self._works = works
@@ -77,6 +79,7 @@ class StageService:
             self._woken.clear()
             if not await self._work():
                 await self._woken.wait()
+            await self.between()
 
     async def exclusively(self, work: Callable[[], Any]) -> Any:
         """``work`` in the compute thread, between two tasks."""
@@ -176,6 +179,10 @@ class StageService:
     def _refuse(self, sample: int, sender: str) -> None:
         self.refusals[sender] = self.refusals.get(sender, 0) + 1
         self.perform(self.book.refused(sample))
+
+
+async def _nothing() -> None:
+    return
 
 
 def _nobody(peer: str, letter: Message) -> None:

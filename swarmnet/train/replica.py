@@ -39,8 +39,8 @@ class Rules:
     """Hash over layout, codec and outer rule: payloads mean the same only when it agrees."""
 
     @classmethod
-    def of(cls, run: RunConfig, module: nn.Module) -> Rules:
-        described = f"{layout_hash(module)} {run.codec!r} {run.outer!r} {run.reduce!r}"
+    def of(cls, run: RunConfig, module: nn.Module, part: int) -> Rules:
+        described = f"{layout_hash(module)} {part} {run.codec!r} {run.outer!r} {run.reduce!r}"
         return cls(
             outer=run.outer.build("outer"),
             reduce=run.reduce.build("reduce"),
@@ -55,11 +55,14 @@ class Replica:
 
     whole = False
 
-    def __init__(self, module: nn.Module, run: RunConfig, seed: int) -> None:
-        """``module`` is on its device already; ``seed`` is this peer's own (codec noise)."""
+    def __init__(self, module: nn.Module, run: RunConfig, seed: int, part: int = 0) -> None:
+        """``module`` is on its device already; ``seed`` is this peer's own (codec noise).
+
+        ``part``: which stage of the model it is; two stages of one shape must not meet.
+        """
         self.module = module
         self.theta: Tensor = flatten_parameters(module)
-        self.rules = Rules.of(run, module)
+        self.rules = Rules.of(run, module, part)
         self.rules.outer.start(self.theta)
         self._generator = torch.Generator(device=self.theta.device).manual_seed(seed)
         self._lane = Lane(self.theta.device)

@@ -164,15 +164,16 @@ class StageCore:
 
     # ---- sums and steps -----------------------------------------------------------------------
 
-    def freeze(self) -> Sums:
+    def freeze(self, *, whole: bool = True) -> Sums:
         """Do what W is left and hand out all sums; from here on samples count for the next ones.
 
         They are computed with the weights of the last step then, a delayed one too.
+        Without ``whole`` what waits for its W counts for the next ones too.
 
         Raises:
             RuntimeError: earlier sums are still out.
         """
-        while self._waiting:
+        while whole and self._waiting:
             self.weigh()
         sums = self._sums.freeze()
         self.catch_up()

@@ -16,7 +16,7 @@ from swarmnet.exchange.links import Links
 from swarmnet.pipeline.assembly import Place, View
 from swarmnet.pipeline.flow import Flow
 from swarmnet.pipeline.past import Past
-from swarmnet.pipeline.served import ServedStage, Setting
+from swarmnet.pipeline.served import ServedStage, Setting, together
 from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
 from swarmnet.pipeline.trips import Load, TripBook
@@ -149,6 +149,8 @@ class Weight:
 class StagePeer:
     """One process: implements ``served.Watch`` and ``stepping.Sight``, fetches states."""
 
+    compute = Weight
+
     def __init__(self, pipeline, me, stage, work_s):
         self.pipeline, self.me, self.work_s = pipeline, me, work_s
         self.network = pipeline.network
@@ -159,7 +161,7 @@ class StagePeer:
         self._donors = ()
         self._kept = None
         stages = len(pipeline.counts)
-        self.works = Weight(stage + 2.0, stage == 0, stage == stages - 1)
+        self.works = self.compute(stage + 2.0, stage == 0, stage == stages - 1)
         links = Links()
         tools = SimpleNamespace(
             transport=self.network.transport(me), links=links, offload=inline, clock=now
@@ -170,8 +172,11 @@ class StagePeer:
             tools, self, self.works, self.works, self.lane, cargo, LIMITS, pipeline.incarnations
         )
         place = Place(me, stage, stages, pipeline.target)
-        self.served = ServedStage(place, setting, self)
+        self.served = ServedStage(place, setting, self, self.steps)
         self.service, self.book = self.served.service, self.served.book
+
+    def steps(self, place, setting, stage):
+        return together(place, setting, stage)
 
     @property
     def past(self):
@@ -265,7 +270,7 @@ class StagePeer:
 
     @property
     def told_step(self):
-        return self.served.assembly.past.step
+        return self.served.stepping.past.step
 
     def digest(self):
         return None
@@ -281,6 +286,7 @@ class Pipeline:
     """
 
     handover = "direct"
+    process = StagePeer
 
     def __init__(  # noqa: PLR0913
         self,
@@ -320,7 +326,7 @@ class Pipeline:
 
     def add(self, stage, work_s=None):
         me = peer_name(len(self.peers))
-        peer = self.peers[me] = StagePeer(self, me, stage, work_s or self.work_s)
+        peer = self.peers[me] = self.process(self, me, stage, work_s or self.work_s)
         return peer
 
     # ---- who lives ------------------------------------------------------------------------------
@@ -353,7 +359,7 @@ class Pipeline:
         """The same identity, a new process."""
         self.network.restart(peer.me)
         self.down.discard(peer.me)
-        again = self.peers[peer.me] = StagePeer(self, peer.me, peer.stage, peer.work_s)
+        again = self.peers[peer.me] = self.process(self, peer.me, peer.stage, peer.work_s)
         await again.start(checkpoint)
         return again
 
@@ -408,7 +414,7 @@ class Pipeline:
         """Until every sample of the trainers that live is part of a step of every stage."""
         await self.until(lambda: not any(t.book.under_way for t in self.travellers), within_s)
         for peer in self.peers.values():
-            peer.served.assembly.flush = True
+            peer.served.stepping.flush = True
             peer.served.stepping.counted()
         await self.until(
             lambda: not any(t.book.under_way + t.book.unsettled for t in self.travellers), within_s
@@ -418,7 +424,7 @@ class Pipeline:
 
     def judge_step(self, peer, commit):
         """At every step: no other stage is more than one away."""
-        if peer.served.assembly.flush or self.restored:
+        if peer.served.stepping.flush or self.restored:
             return
         for other in self.peers.values():
             if other.ready and other.me not in self.down and other.stage != peer.stage:
