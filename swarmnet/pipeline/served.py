@@ -280,6 +280,7 @@ class ServedStage:
             tally, now = self.stepping.tally(), self._clock()
             if tally is not None and (tally != told or now > told_at + RENEW_S):
                 told, told_at = tally, now
-                for mate in self.view().mates:
+                view = self.view()
+                for mate in view.mates | view.joining:
                     self.service.post.send(mate, tally)
             await asyncio.sleep(TELL_S)

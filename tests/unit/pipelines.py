@@ -47,11 +47,17 @@ class Frozen:
 class Weight:
     """A stage that multiplies by one number: y = w x; the tail's loss is the sum of y.
 
-    Works and core in one.
+    Works, core and all that a peer must know of them in one: what else stands in for it
+    (``Pipeline.engine``) has the same ``works``, ``core``, ``cargo``, ``largest``, ``state``.
     """
+
+    largest = 8 * ROWS * LENGTH
+    """Bytes of a payload."""
 
     def __init__(self, weight, first, last):
         self.weight, self.first, self.last = weight, first, last
+        self.works = self.core = self
+        self.cargo = VectorCargo(values=1)
         self.version = 0
         self.forwards = 0
         self.puts_off = deque()
@@ -142,14 +148,15 @@ class Weight:
         self.weight -= lr * float(mean[0])
         self.version += 1
 
+    def state(self):
+        return self.weight
+
     def load(self, weight, version):
         self.weight, self.version, self.out = weight, version, None
 
 
 class StagePeer:
     """One process: implements ``served.Watch`` and ``stepping.Sight``, fetches states."""
-
-    compute = Weight
 
     def __init__(self, pipeline, me, stage, work_s):
         self.pipeline, self.me, self.work_s = pipeline, me, work_s
@@ -161,15 +168,23 @@ class StagePeer:
         self._donors = ()
         self._kept = None
         stages = len(pipeline.counts)
-        self.works = self.compute(stage + 2.0, stage == 0, stage == stages - 1)
+        self.engine = pipeline.engine(stage)
+        self.works = self.engine.works
+        limits = Limits(ROWS, LENGTH, self.engine.largest, self.engine.largest)
         links = Links()
         tools = SimpleNamespace(
             transport=self.network.transport(me), links=links, offload=inline, clock=now
         )
         pipeline.incarnations += 1
-        cargo = VectorCargo(values=1)
         setting = Setting(
-            tools, self, self.works, self.works, self.lane, cargo, LIMITS, pipeline.incarnations
+            tools=tools,
+            sight=self,
+            works=self.works,
+            core=self.engine.core,
+            lane=self.lane,
+            cargo=self.engine.cargo,
+            limits=limits,
+            incarnation=pipeline.incarnations,
         )
         place = Place(me, stage, stages, pipeline.target)
         self.served = ServedStage(place, setting, self, self.steps)
@@ -195,7 +210,7 @@ class StagePeer:
             self.network.own(self.me, asyncio.create_task(work))
 
     def checkpoint(self):
-        return self.works.weight, self.past
+        return self.engine.state(), self.past
 
     # ---- states ---------------------------------------------------------------------------------
 
@@ -204,15 +219,15 @@ class StagePeer:
         while not await self._copy():
             newest = self.pipeline.newest_step()
             if self._kept is not None:
-                weight, past = self._kept
-                await self._take(weight, past.at(max(past.step, newest)))
+                state, past = self._kept
+                await self._take(state, past.at(max(past.step, newest)))
                 break
             if newest == 0:
                 await self.served.adopt(Past())
                 break
             await asyncio.sleep(0.5)
         self._kept = None
-        self.ready = True
+        self.ready, self.ready_at = True, now()
 
     async def _catch_up(self):
         self.ready = False
@@ -221,7 +236,7 @@ class StagePeer:
                 await self.served.stay()
                 break
             await asyncio.sleep(0.5)
-        self.ready = True
+        self.ready, self.ready_at = True, now()
 
     def _mates(self):
         mates = [p for p in self.pipeline.seen(self.stage) if p is not self and p.ready]
@@ -233,20 +248,20 @@ class StagePeer:
             if donor.me in self.pipeline.down or self.pipeline.walled(self.me, donor.me):
                 continue
             await self.network.thaw(donor.me)
-            weight, past = donor.works.weight, donor.past
+            state, past = donor.engine.state(), donor.past
             await asyncio.sleep(COPY_S)
             if donor.me not in self.pipeline.down:
-                await self._take(weight, Past.unpack(past.pack()))
+                await self._take(state, Past.unpack(past.pack()))
                 return True
         return False
 
-    async def _take(self, weight, past):
-        await self.served.adopt(past, lambda: self.works.load(weight, past.step))
+    async def _take(self, state, past):
+        await self.served.adopt(past, lambda: self.engine.load(state, past.step))
 
     # ---- watch and sight ------------------------------------------------------------------------
 
     def lr(self, past):
-        return RATE / past.step
+        return self.pipeline.rate / past.step
 
     def stepped(self, commit, own, lr, seconds):
         self.commits.append(commit)
@@ -265,8 +280,15 @@ class StagePeer:
         for peer in self.pipeline.peers.values():
             if peer.stage != self.stage and peer.me not in self.pipeline.down:
                 steps[peer.stage] = max(steps.get(peer.stage, 0), peer.told_step)
-        mates = frozenset(p.me for p in self.pipeline.seen(self.stage) if p.ready)
-        return View(mates - {self.me}, steps)
+        seen = self.pipeline.seen(self.stage)
+        mates = frozenset(p.me for p in seen if p.known_ready) - {self.me}
+        joining = frozenset(p.me for p in seen if not p.known_ready) - {self.me}
+        return View(mates, steps, joining)
+
+    @property
+    def known_ready(self):
+        """As the others know it."""
+        return self.ready and now() >= self.ready_at + self.pipeline.news_s
 
     @property
     def told_step(self):
@@ -282,7 +304,8 @@ class StagePeer:
 class Pipeline:
     """``counts[k]`` peers serve stage k with the weight k + 2; one or more trainers.
 
-    ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live.
+    ``target``: tokens behind a step; ``notice_s``: how long a dead or hung peer is thought to live;
+    ``news_s``: how long a peer that has its state is thought to have none.
     """
 
     handover = "direct"
@@ -299,15 +322,17 @@ class Pipeline:
         wiring="round_robin",
         target=NEVER,
         notice_s=0.0,
+        news_s=0.0,
     ):
         link = Link(latency_s=latency_s)
         self.network = SimNetwork(lambda a, b: link, seed=seed)
         self.counts, self.wiring, self.seed = counts, wiring, seed
         self.work_s, self.target, self.notice_s = work_s, target, notice_s
+        self.news_s, self.rate = news_s, RATE
         self.peers = {}
         self.incarnations = 0
         self.down = set()
-        self.died = {}
+        self.died, self.frozen = {}, {}
         self.walls = Counter()
         self.given = 0
         self.limit = 0
@@ -318,7 +343,12 @@ class Pipeline:
             for _ in range(count):
                 self.add(stage)
         self.trainers = 0
-        self.travellers = [self._traveller() for _ in range(trainers)]
+        self.travellers = []
+        for _ in range(trainers):
+            self.add_traveller()
+
+    def engine(self, stage):
+        return Weight(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
 
     @property
     def weights(self):
@@ -338,12 +368,16 @@ class Pipeline:
     def seen(self, stage):
         """Live peers of a stage, and those whose death was not noticed yet."""
         late = now() - self.notice_s
-        peers = [p for p in self.peers.values() if p.stage == stage]
+        peers = [p for p in self.peers.values() if p.stage == stage and not self._silent(p)]
         return [p for p in peers if p.me not in self.down or self.died[p.me] > late]
+
+    def _silent(self, peer):
+        began, ends = self.frozen.get(peer.me, (0.0, 0.0))
+        return began + self.notice_s < now() < ends
 
     def view(self):
         stages = range(len(self.counts))
-        return {stage: [p.me for p in self.seen(stage) if p.ready] for stage in stages}
+        return {stage: [p.me for p in self.seen(stage) if p.known_ready] for stage in stages}
 
     def newest_step(self):
         return max((p.told_step for p in self.peers.values() if p.ready), default=0)
@@ -354,6 +388,10 @@ class Pipeline:
         self.down.add(peer.me)
         self.died[peer.me] = now()
         self.network.crash(peer.me)
+
+    def freeze(self, peer, for_s):
+        self.frozen[peer.me] = now(), now() + for_s
+        self.network.freeze(peer.me, for_s)
 
     async def restart(self, peer, checkpoint=None):
         """The same identity, a new process."""
@@ -445,7 +483,7 @@ class Pipeline:
         first, *others = live = self.of(stage)
         for peer in others:
             assert peer.past == first.past
-            assert peer.works.weight == first.works.weight
+            assert peer.engine.state() == first.engine.state()
         counted = [
             int.from_bytes(ids[at : at + 8], "big")
             for _, ids in first.past.commits
@@ -462,12 +500,12 @@ class Pipeline:
             assert begun <= set(counted), "a sample is missing"
         for peer in live:
             assert not peer.book.held
-            assert peer.works.tokens == 0
+            assert peer.engine.core.tokens == 0
             assert peer.served.empty
 
     # ---- trainers -------------------------------------------------------------------------------
 
-    def _traveller(self):
+    def add_traveller(self):
         self.trainers += 1
         number = self.trainers
         me = peer_name(900 + number)
@@ -480,6 +518,7 @@ class Pipeline:
         traveller = Traveller(self.network.transport(me), book, self._next, limits)
         traveller.view = self.view
         traveller.finished = self.done.append
+        self.travellers.append(traveller)
         return traveller
 
     def _next(self):
