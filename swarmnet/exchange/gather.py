@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ class Aim:
     """With so many a meeting is worth it: others get as long again as it took, no longer."""
     patience_s: float
     """The deadline of the call: then two are enough."""
+    brief_s: float = math.inf
+    """So long those are called again that decline and do not say that they are about to come."""
 
 
 class Gathering:
@@ -26,6 +29,7 @@ class Gathering:
         self.joined: list[str] = []
         self._began = now
         self._ends_at = now + aim.patience_s
+        self._brief_until = now + aim.brief_s
         self._aim = aim
         self._unasked = list(aim.candidates)
         self._calling: set[str] = set()
@@ -49,9 +53,11 @@ class Gathering:
         if len(self.joined) + 1 >= self._aim.quorum:
             self._ends_at = min(self._ends_at, now + (now - self._began))
 
-    def declined(self, peer: str, again_at: float) -> None:
+    def declined(self, peer: str, again_at: float, *, coming: bool = False) -> None:
+        """It is called again. ``coming``: it said that it was not ready yet, but would be."""
         self._calling.discard(peer)
-        self._again[peer] = again_at
+        if coming or again_at < self._brief_until:
+            self._again[peer] = again_at
 
     def lost(self, peer: str) -> None:
         """It cannot be reached, or left before the roster."""

@@ -128,7 +128,8 @@ class Leading:
                 decline = Decline.parse(answer)
                 self._host.heard(peer, decline.digest)
                 wait_s = min(max(decline.retry_s, SOONEST_S), LATEST_S)
-                self.gathering.declined(peer, self._tools.clock() + wait_s)
+                again_at, coming = self._tools.clock() + wait_s, decline.reason == "early"
+                self.gathering.declined(peer, again_at, coming=coming)
                 return None
             self._host.heard(peer, Join.parse(answer).digest)
             if self.machine is None and not self.gathering.abandoned:

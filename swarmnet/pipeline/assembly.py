@@ -41,8 +41,11 @@ class Place:
     target: int
     """Tokens behind one step, all peers of the stage together."""
     patience_s: float = 20.0
-    """How long a call waits for a mate that lives and has not joined: it would have to fetch the
+    """How long a call waits for a mate that says it is about to join: it would have to fetch the
     whole state afterwards."""
+    brief_s: float = 1.5
+    """How long for one that declines for another reason: it is fetching a state already, or stands
+    elsewhere."""
     turn_s: float = 5.0
     """How long each in the order of leaders has before the next one tries."""
 
@@ -160,10 +163,10 @@ class Assembly:
             return Wait(None, False)
         if self._ripe_since is None:
             self._ripe_since = now
-        patient_until = self._ripe_since + 2 * self.place.turn_s
+        # Live peers that have not said where they stand: they would have within a moment.
         strangers = [peer for peer in sorted(view.mates) if peer not in self._tallies]
-        if now >= patient_until:
-            strangers = []  # live peers that never say where they stand
+        if now >= self._ripe_since + self.place.brief_s:
+            strangers = []
         if not fitting and not strangers:
             return Alone()
         turn = max(self._turn(reached), self._again_at)
@@ -230,4 +233,5 @@ class Assembly:
     def _aim(self, called: list[str], known: int) -> Aim:
         """All that fit are waited for; whoever is left out has a whole state to fetch."""
         size = min(len(called) + 1, MAX_GROUP)
-        return Aim(tuple(called), size, min(max(2, known + 1), size), self.place.patience_s)
+        quorum, place = min(max(2, known + 1), size), self.place
+        return Aim(tuple(called), size, quorum, place.patience_s, place.brief_s)

@@ -213,7 +213,7 @@ class TripBook:
         self._cut_off.discard(peer)
         trip = self._trips.get(receipt.sample)
         stage = receipt.stage
-        if trip is None or stage >= self.stages or trip.parked:
+        if trip is None or stage >= self.stages:
             return []
         says_of_next = receipt.what == "unreached"
         speaker = stage - 1 if says_of_next else stage
@@ -221,7 +221,7 @@ class TripBook:
             return []
         if receipt.what == "counted":
             return self._counted(trip, peer, receipt, now)
-        out_of_date = receipt.attempt != trip.attempt or trip.letting is not None
+        out_of_date = receipt.attempt != trip.attempt or trip.still
         if out_of_date or trip.sample not in self._open:
             return []
         trip.at = now
@@ -253,8 +253,8 @@ class TripBook:
                 kept = fate in ("held", "committed")
                 if kept and stage not in trip.counted:
                     trip.counted[stage] = (peer, fates.step)
-                acts += self._replace(trip, now, kept=kept)
-            if fate == "committed":
+                acts += self._complete(trip, now) or self._replace(trip, now, kept=kept)
+            if fate == "committed" and trip.sample in self._trips:
                 acts += self._settle(trip, stage, now)
             elif fate == "void" and peer == (holder or trip.route[stage]):
                 acts += self._recount(trip, stage, "void", now)
@@ -380,13 +380,11 @@ class TripBook:
     def _replace(self, trip: Trip, now: float, *, kept: bool = False) -> list[Say]:
         """It answered, or will not. ``kept``: it had counted, so it stays on the route."""
         letting, trip.letting = trip.letting, None
-        assert letting is not None
+        if letting is None:
+            return []  # complete meanwhile
         if not kept or letting.passed:
             self._leave(trip, letting.stage, now)
-        if trip.mask():
-            return self._embark(trip, now)
-        self._complete(trip, now)
-        return []
+        return self._embark(trip, now)
 
     def _again(self, trip: Trip, stage: int | None, cause: str, now: float) -> list[Say]:
         """Another attempt without the peer of ``stage``, which has not begun with the sample."""
@@ -448,9 +446,7 @@ class TripBook:
         if receipt.attempt == trip.attempt:
             trip.at = now
             self._answered(trip, peer, stage, now)
-        if trip.sample in self._open and not trip.mask() and trip.letting is None:
-            self._complete(trip, now)
-        return []
+        return self._complete(trip, now)
 
     def _answered(self, trip: Trip, peer: str, stage: int, now: float) -> None:
         """Measured are seconds from the way to ``peer`` until its output, and until its answer."""
@@ -463,8 +459,12 @@ class TripBook:
         trip.answered.setdefault(stage, now)
         trip.forwarded.setdefault(stage, now)
 
-    def _complete(self, trip: Trip, now: float) -> None:
+    def _complete(self, trip: Trip, now: float) -> list[Say]:
+        """If every stage has counted it: whatever is still on its way is for nothing."""
+        if trip.mask() or trip.sample not in self._open:
+            return []
         self._open.discard(trip.sample)
+        trip.parked, trip.letting = False, None
         self.ledger.whole += 1
         trip.late, trip.avoid = 0, {}
         for stage in trip.open_picks:
@@ -477,15 +477,18 @@ class TripBook:
             self.finished.append(done)
             trip.loss = None
         self.flow.completed(now - trip.began)
+        return self._close(trip)
 
     # ---- commits ----------------------------------------------------------------------------
 
     def _settle(self, trip: Trip, stage: int, now: float) -> list[Say]:
         trip.settled.add(stage)
-        was_open = trip.sample in self._open
-        if was_open and not trip.mask() and not trip.still:
-            self._complete(trip, now)  # its receipt was lost, its commit was not
-        if len(trip.settled) < self.stages or trip.sample in self._open:
+        if trip.sample in self._open:
+            return self._complete(trip, now)  # its receipt was lost, its commit was not
+        return self._close(trip)
+
+    def _close(self, trip: Trip) -> list[Say]:
+        if len(trip.settled) < self.stages:
             return []
         del self._trips[trip.sample]
         self.ledger.whole -= 1

@@ -212,7 +212,7 @@ class StagePeer:
                 break
             await asyncio.sleep(0.5)
         self._kept = None
-        self.ready = True
+        self.ready, self.ready_at = True, now()
 
     async def _catch_up(self):
         self.ready = False
@@ -221,7 +221,7 @@ class StagePeer:
                 await self.served.stay()
                 break
             await asyncio.sleep(0.5)
-        self.ready = True
+        self.ready, self.ready_at = True, now()
 
     def _mates(self):
         mates = [p for p in self.pipeline.seen(self.stage) if p is not self and p.ready]
@@ -265,8 +265,14 @@ class StagePeer:
         for peer in self.pipeline.peers.values():
             if peer.stage != self.stage and peer.me not in self.pipeline.down:
                 steps[peer.stage] = max(steps.get(peer.stage, 0), peer.told_step)
-        mates = frozenset(p.me for p in self.pipeline.seen(self.stage) if p.ready)
-        return View(mates - {self.me}, steps)
+        seen = self.pipeline.seen(self.stage)
+        mates = frozenset(p.me for p in seen if p.known_ready) - {self.me}
+        return View(mates, steps)
+
+    @property
+    def known_ready(self):
+        """As the others know it."""
+        return self.ready and now() >= self.ready_at + self.pipeline.news_s
 
     @property
     def told_step(self):
@@ -282,7 +288,8 @@ class StagePeer:
 class Pipeline:
     """``counts[k]`` peers serve stage k with the weight k + 2; one or more trainers.
 
-    ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live.
+    ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live;
+    ``news_s``: how long a peer that has its state is thought to have none.
     """
 
     handover = "direct"
@@ -299,11 +306,13 @@ class Pipeline:
         wiring="round_robin",
         target=NEVER,
         notice_s=0.0,
+        news_s=0.0,
     ):
         link = Link(latency_s=latency_s)
         self.network = SimNetwork(lambda a, b: link, seed=seed)
         self.counts, self.wiring, self.seed = counts, wiring, seed
         self.work_s, self.target, self.notice_s = work_s, target, notice_s
+        self.news_s = news_s
         self.peers = {}
         self.incarnations = 0
         self.down = set()
@@ -343,7 +352,7 @@ class Pipeline:
 
     def view(self):
         stages = range(len(self.counts))
-        return {stage: [p.me for p in self.seen(stage) if p.ready] for stage in stages}
+        return {stage: [p.me for p in self.seen(stage) if p.known_ready] for stage in stages}
 
     def newest_step(self):
         return max((p.told_step for p in self.peers.values() if p.ready), default=0)

@@ -14,7 +14,7 @@ TARGET = 6 * ROWS * LENGTH
 
 
 def training(counts, trainers=1, seed=0, **options):
-    return Pipeline(counts, trainers, seed, target=TARGET, notice_s=4.0, **options)
+    return Pipeline(counts, trainers, seed, target=TARGET, notice_s=4.0, news_s=0.5, **options)
 
 
 @pytest.mark.parametrize("counts", [(1,), (1, 1), (2, 2, 2), (3, 1, 2)])
@@ -41,13 +41,14 @@ async def storm(pipeline, chance, faults=8):
         peers = pipeline.of(stage)
         peer = chance.choice(peers)
         fault = chance.choice(["crash", "join", "wall", "freeze", "restart", "trainer", "heal"])
-        if fault == "crash" and len([p for p in peers if p.ready]) > 1:
+        alike = [p for p in peers if p.ready and p.past == peer.past and p is not peer]
+        if fault == "crash" and alike:
             pipeline.crash(peer)
         elif fault == "join" and len(peers) < 5:
             await pipeline.add(stage).start()
         elif fault == "freeze":
             pipeline.network.freeze(peer.me, chance.choice([1.0, 5.0, 20.0, 60.0]))
-        elif fault == "restart" and len([p for p in peers if p.ready]) > 1:
+        elif fault == "restart" and alike:
             pipeline.crash(peer)
             await asyncio.sleep(chance.choice([0.0, 1.0, 10.0]))
             await pipeline.restart(peer)
