@@ -35,7 +35,7 @@ class StageWorks:
         self._boundary = boundary
         self._features = boundary.features(stage.width)
         self._vocab, self._first, self._last = stage.vocab, stage.first, stage.last
-        self._device = core.master.theta.device
+        self._device, self._dtype = core.master.theta.device, core.master.theta.dtype
         self._generator = torch.Generator(device=self._device).manual_seed(seed)
 
     @property
@@ -98,7 +98,9 @@ class StageWorks:
 
     def _decode(self, payload: memoryview, entry: Entry) -> Tensor:
         shape = (entry.rows, entry.length, self._features)
-        return self._boundary.decode(payload, torch.empty(shape, device=self._device))
+        return self._boundary.decode(
+            payload, torch.empty(shape, dtype=self._dtype, device=self._device)
+        )
 
     def _encode(self, values: Tensor | None) -> memoryview:
         if values is None:

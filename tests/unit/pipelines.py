@@ -47,11 +47,17 @@ class Frozen:
 class Weight:
     """A stage that multiplies by one number: y = w x; the tail's loss is the sum of y.
 
-    Works and core in one.
+    Works, core and all that a peer must know of them in one: what else stands in for it
+    (``Pipeline.engine``) has the same ``works``, ``core``, ``cargo``, ``largest``, ``state``.
     """
+
+    largest = 8 * ROWS * LENGTH
+    """Bytes of a payload."""
 
     def __init__(self, weight, first, last):
         self.weight, self.first, self.last = weight, first, last
+        self.works = self.core = self
+        self.cargo = VectorCargo(values=1)
         self.version = 0
         self.forwards = 0
         self.puts_off = deque()
@@ -142,6 +148,9 @@ class Weight:
         self.weight -= lr * float(mean[0])
         self.version += 1
 
+    def state(self):
+        return self.weight
+
     def load(self, weight, version):
         self.weight, self.version, self.out = weight, version, None
 
@@ -161,15 +170,23 @@ class StagePeer:
         self._donors = ()
         self._kept = None
         stages = len(pipeline.counts)
-        self.works = self.compute(stage + 2.0, stage == 0, stage == stages - 1)
+        self.engine = pipeline.engine(stage)
+        self.works = self.engine.works
+        limits = Limits(ROWS, LENGTH, self.engine.largest, self.engine.largest)
         links = Links()
         tools = SimpleNamespace(
             transport=self.network.transport(me), links=links, offload=inline, clock=now
         )
         pipeline.incarnations += 1
-        cargo = VectorCargo(values=1)
         setting = Setting(
-            tools, self, self.works, self.works, self.lane, cargo, LIMITS, pipeline.incarnations
+            tools=tools,
+            sight=self,
+            works=self.works,
+            core=self.engine.core,
+            lane=self.lane,
+            cargo=self.engine.cargo,
+            limits=limits,
+            incarnation=pipeline.incarnations,
         )
         place = Place(me, stage, stages, pipeline.target)
         self.served = ServedStage(place, setting, self, self.steps)
@@ -195,7 +212,7 @@ class StagePeer:
             self.network.own(self.me, asyncio.create_task(work))
 
     def checkpoint(self):
-        return self.works.weight, self.past
+        return self.engine.state(), self.past
 
     # ---- states ---------------------------------------------------------------------------------
 
@@ -204,8 +221,8 @@ class StagePeer:
         while not await self._copy():
             newest = self.pipeline.newest_step()
             if self._kept is not None:
-                weight, past = self._kept
-                await self._take(weight, past.at(max(past.step, newest)))
+                state, past = self._kept
+                await self._take(state, past.at(max(past.step, newest)))
                 break
             if newest == 0:
                 await self.served.adopt(Past())
@@ -233,20 +250,20 @@ class StagePeer:
             if donor.me in self.pipeline.down or self.pipeline.walled(self.me, donor.me):
                 continue
             await self.network.thaw(donor.me)
-            weight, past = donor.works.weight, donor.past
+            state, past = donor.engine.state(), donor.past
             await asyncio.sleep(COPY_S)
             if donor.me not in self.pipeline.down:
-                await self._take(weight, Past.unpack(past.pack()))
+                await self._take(state, Past.unpack(past.pack()))
                 return True
         return False
 
-    async def _take(self, weight, past):
-        await self.served.adopt(past, lambda: self.works.load(weight, past.step))
+    async def _take(self, state, past):
+        await self.served.adopt(past, lambda: self.engine.load(state, past.step))
 
     # ---- watch and sight ------------------------------------------------------------------------
 
     def lr(self, past):
-        return RATE / past.step
+        return self.pipeline.rate / past.step
 
     def stepped(self, commit, own, lr, seconds):
         self.commits.append(commit)
@@ -312,7 +329,7 @@ class Pipeline:
         self.network = SimNetwork(lambda a, b: link, seed=seed)
         self.counts, self.wiring, self.seed = counts, wiring, seed
         self.work_s, self.target, self.notice_s = work_s, target, notice_s
-        self.news_s = news_s
+        self.news_s, self.rate = news_s, RATE
         self.peers = {}
         self.incarnations = 0
         self.down = set()
@@ -328,6 +345,9 @@ class Pipeline:
                 self.add(stage)
         self.trainers = 0
         self.travellers = [self._traveller() for _ in range(trainers)]
+
+    def engine(self, stage):
+        return Weight(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
 
     @property
     def weights(self):
@@ -454,7 +474,7 @@ class Pipeline:
         first, *others = live = self.of(stage)
         for peer in others:
             assert peer.past == first.past
-            assert peer.works.weight == first.works.weight
+            assert peer.engine.state() == first.engine.state()
         counted = [
             int.from_bytes(ids[at : at + 8], "big")
             for _, ids in first.past.commits
@@ -471,7 +491,7 @@ class Pipeline:
             assert begun <= set(counted), "a sample is missing"
         for peer in live:
             assert not peer.book.held
-            assert peer.works.tokens == 0
+            assert peer.engine.core.tokens == 0
             assert peer.served.empty
 
     # ---- trainers -------------------------------------------------------------------------------

@@ -53,21 +53,22 @@ class VectorCargo:
     ready_made = True
     quick = True
 
-    def __init__(self, values=VALUES):
+    def __init__(self, values=VALUES, part=PART):
         self.layout = "ab"
-        self.values = values
-        self.parts = -(-values // PART)
+        self.values, self.part = values, part
+        self.parts = -(-values // part)
         self.nbytes = 8 * values
 
     def span(self, part):
-        return slice(part * PART, min(self.values, (part + 1) * PART))
+        return slice(part * self.part, min(self.values, (part + 1) * self.part))
 
     def part_nbytes(self, part):
         span = self.span(part)
         return 8 * (span.stop - span.start)
 
     def encode(self, frozen, part):
-        return memoryview((frozen.vector[self.span(part)] / max(1, frozen.tokens)).tobytes())
+        vector = np.asarray(frozen.vector)[self.span(part)]
+        return memoryview((vector / max(1, frozen.tokens)).tobytes())
 
     def blend(self, frozen, me, works):
         return VectorBlend(self, frozen, me, works)
