@@ -16,10 +16,10 @@ from swarmnet.errors import MessageError, PayloadError
 from swarmnet.exchange import claims
 from swarmnet.exchange.claims import Ids
 
-KEPT_COMMITS = 64
+KEPT_COMMITS = 1024
 KEPT_SAMPLES = 1 << 14
 """What is remembered of commits; a sample that comes later than that is not known to have counted.
-A trainer gives a sample up long before."""
+A trainer asks every few seconds, so it would have to be cut off for all of these steps."""
 DIGITS = 32
 MOST = 1 << 62
 

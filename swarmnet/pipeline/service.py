@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from swarmnet.errors import MessageError, PayloadError
 from swarmnet.exchange.transport import Transport
 from swarmnet.pipeline.post import Post
-from swarmnet.pipeline.stagebook import Act, Drop, Say, StageBook, Task
+from swarmnet.pipeline.stagebook import Act, Drop, Record, Say, StageBook, Task
 from swarmnet.pipeline.works import Works
 from swarmnet.wire.letters import Backward, Fates, Forget, Forward, Inquire, Resume
 from swarmnet.wire.messages import Message
@@ -165,7 +165,7 @@ class StageService:
         for sample, record, answer in zip(samples, records, answers, strict=True):
             record.busy_s += (now - began) / len(samples)
             if isinstance(answer, PayloadError):
-                self._refuse(sample, record.receiver(self.book.place))
+                self._sour(sample, record)
             else:
                 self.perform(self.book.turned(sample, answer, now))
 
@@ -176,9 +176,20 @@ class StageService:
         self.counted()
         return bool(samples)
 
+    def _sour(self, sample: int, record: Record) -> None:
+        place = self.book.place
+        if place.last:  # its own gradient, hence the input
+            self._refuse(sample, record.sender(place))
+            return
+        self._note(record.receiver(place))
+        self.perform(self.book.soured(sample))
+
     def _refuse(self, sample: int, sender: str) -> None:
-        self.refusals[sender] = self.refusals.get(sender, 0) + 1
+        self._note(sender)
         self.perform(self.book.refused(sample))
+
+    def _note(self, sender: str) -> None:
+        self.refusals[sender] = self.refusals.get(sender, 0) + 1
 
 
 async def _nothing() -> None:

@@ -288,6 +288,16 @@ class StageBook:
         dropped = [Drop(record.handle)] if record.handle is not None else []
         return [*dropped, self._receipt(record.letter, "refused", record)]
 
+    def soured(self, sample: int) -> list[Act]:
+        """The gradient that came cannot be: another one is waited for."""
+        record = self._records[sample]
+        self.held.pop(sample, None)
+        record.gradient = NOTHING
+        if record.forgotten:
+            return self._free(record)
+        self._move(record, Phase.SENT)
+        return [self._receipt(record.letter, "soured", record)]
+
     def turned(self, sample: int, answer: Answer, now: float) -> list[Act]:
         record = self._records[sample]
         self.served += record.entry.rows

@@ -348,7 +348,9 @@ class TripBook:
 
     def _mend(self, trip: Trip, stage: int, receipt: Receipt, now: float) -> list[Say]:
         """The peer of ``stage`` is busy, unreached, or was sent nonsense by the one before."""
-        what, peer = receipt.what, trip.route[stage]
+        what = receipt.what
+        stage += what == "soured"
+        peer = trip.route[stage] if stage < self.stages else None
         if what == "unknown":
             trip.forwarded = {}
             return self._again(trip, None, what, now)
@@ -358,12 +360,14 @@ class TripBook:
         elif peer is not None and what == "unreached":
             self._failed(trip, stage, peer, now)
             return self._let_go(trip, stage, what, now)
+        elif peer is not None and what == "soured":
+            self._failed(trip, stage, peer, now)
         elif what == "refused":
             culprit = trip.route[stage - 1] if stage else None
             if culprit is not None:
                 self._failed(trip, stage - 1, culprit, now)
             return self._again(trip, stage - 1 if stage else stage, what, now)
-        return self._again(trip, stage, what, now)
+        return self._again(trip, stage if peer is not None else None, what, now)
 
     def _let_go(self, trip: Trip, stage: int, cause: str, now: float) -> list[Say]:
         """Before another attempt without the peer of ``stage``: it must not count any more."""

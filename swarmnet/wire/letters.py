@@ -73,7 +73,9 @@ class Resume(Message):
     mask: Annotated[bytes, Field(max_length=MAX_STAGES // 8)]
 
 
-News = Literal["forwarded", "answered", "counted", "busy", "refused", "unreached", "unknown"]
+News = Literal[
+    "forwarded", "answered", "counted", "busy", "refused", "soured", "unreached", "unknown"
+]
 
 
 class Receipt(Message):
@@ -81,7 +83,8 @@ class Receipt(Message):
 
     forwarded: the output is on its way. answered: the input's gradient is, and the sample does not
     count here. counted: its weight gradient is in. busy: ask again after ``retry_s``. refused: the
-    letter of the stage before cannot be right. unreached: the peer of this stage was lost, says the
+    letter of the stage before cannot be right. soured: the gradient of the stage after cannot be,
+    the output is still here. unreached: the peer of this stage was lost, says the
     peer of the one before. unknown: nothing to resume. ``loss`` is the tail's sum over ``tokens``.
     """
 

@@ -344,7 +344,9 @@ class Pipeline:
             for _ in range(count):
                 self.add(stage)
         self.trainers = 0
-        self.travellers = [self._traveller() for _ in range(trainers)]
+        self.travellers = []
+        for _ in range(trainers):
+            self.add_traveller()
 
     def engine(self, stage):
         return Weight(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
@@ -496,7 +498,7 @@ class Pipeline:
 
     # ---- trainers -------------------------------------------------------------------------------
 
-    def _traveller(self):
+    def add_traveller(self):
         self.trainers += 1
         number = self.trainers
         me = peer_name(900 + number)
@@ -509,6 +511,7 @@ class Pipeline:
         traveller = Traveller(self.network.transport(me), book, self._next, limits)
         traveller.view = self.view
         traveller.finished = self.done.append
+        self.travellers.append(traveller)
         return traveller
 
     def _next(self):
