@@ -92,6 +92,13 @@ class Post:
             del self._lines[peer]
             self._inbox.lost(peer)
 
+    def given_up(self, peer: str, line: _Line) -> None:
+        """As ``broken``, from within ``send``: whoever sends is told when it is done with that."""
+        line.over = True
+        if self._lines.get(peer) is line:
+            del self._lines[peer]
+        asyncio.get_running_loop().call_soon(self._inbox.lost, peer)
+
     # ---- incoming ---------------------------------------------------------------------------
 
     async def _serve(self, stream: FrameStream) -> None:
@@ -136,11 +143,14 @@ class _Line:
         self._task = asyncio.create_task(self._run())
 
     def put(self, item: _Item) -> None:
-        """Beyond the bound the peer does not read: what more is queued is lost with the line."""
-        if self._queued + item.nbytes <= MAX_QUEUED_BYTES:
-            self._items.append(item)
-            self._queued += item.nbytes
-            self._filled.set()
+        """Beyond the bound the peer does not read: the line is given up, with all that waits."""
+        if self._queued + item.nbytes > MAX_QUEUED_BYTES:
+            self._task.cancel()
+            self._post.given_up(self._peer, self)
+            return
+        self._items.append(item)
+        self._queued += item.nbytes
+        self._filled.set()
 
     async def close(self) -> None:
         self.over = True

@@ -158,8 +158,6 @@ class Weight:
 class StagePeer:
     """One process: implements ``served.Watch`` and ``stepping.Sight``, fetches states."""
 
-    compute = Weight
-
     def __init__(self, pipeline, me, stage, work_s):
         self.pipeline, self.me, self.work_s = pipeline, me, work_s
         self.network = pipeline.network
@@ -305,12 +303,13 @@ class StagePeer:
 class Pipeline:
     """``counts[k]`` peers serve stage k with the weight k + 2; one or more trainers.
 
-    ``target``: tokens behind a step; ``notice_s``: how long a dead peer is thought to live;
+    ``target``: tokens behind a step; ``notice_s``: how long a dead or hung peer is thought to live;
     ``news_s``: how long a peer that has its state is thought to have none.
     """
 
     handover = "direct"
     process = StagePeer
+    compute = Weight
 
     def __init__(  # noqa: PLR0913
         self,
@@ -333,7 +332,7 @@ class Pipeline:
         self.peers = {}
         self.incarnations = 0
         self.down = set()
-        self.died = {}
+        self.died, self.frozen = {}, {}
         self.walls = Counter()
         self.given = 0
         self.limit = 0
@@ -349,7 +348,7 @@ class Pipeline:
             self.add_traveller()
 
     def engine(self, stage):
-        return Weight(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
+        return self.compute(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
 
     @property
     def weights(self):
@@ -369,8 +368,12 @@ class Pipeline:
     def seen(self, stage):
         """Live peers of a stage, and those whose death was not noticed yet."""
         late = now() - self.notice_s
-        peers = [p for p in self.peers.values() if p.stage == stage]
+        peers = [p for p in self.peers.values() if p.stage == stage and not self._silent(p)]
         return [p for p in peers if p.me not in self.down or self.died[p.me] > late]
+
+    def _silent(self, peer):
+        began, ends = self.frozen.get(peer.me, (0.0, 0.0))
+        return began + self.notice_s < now() < ends
 
     def view(self):
         stages = range(len(self.counts))
@@ -385,6 +388,10 @@ class Pipeline:
         self.down.add(peer.me)
         self.died[peer.me] = now()
         self.network.crash(peer.me)
+
+    def freeze(self, peer, for_s):
+        self.frozen[peer.me] = now(), now() + for_s
+        self.network.freeze(peer.me, for_s)
 
     async def restart(self, peer, checkpoint=None):
         """The same identity, a new process."""

@@ -66,8 +66,6 @@ class ReplicaWeight(Weight):
 
 
 class ReplicaPeer(StagePeer):
-    compute = ReplicaWeight
-
     def steps(self, place, setting, stage):
         self.events = []
         self.state = "syncing"
@@ -127,6 +125,7 @@ class ReplicaPipeline(Pipeline):
     """``share`` samples behind a step, a meeting every ``h`` steps."""
 
     process = ReplicaPeer
+    compute = ReplicaWeight
 
     def __init__(self, counts, trainers=1, seed=0, share=4, h=2):
         self.phonebook = PhoneBook()

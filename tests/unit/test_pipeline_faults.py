@@ -72,7 +72,7 @@ def test_a_hung_peer_loses_its_share_and_gets_it_back():
         hung, other = pipeline.of(1)
         share = _share(pipeline, hung)
         assert 0.3 < share() < 0.7
-        pipeline.network.freeze(hung.me, 120.0)
+        pipeline.freeze(hung, 120.0)
         await asyncio.sleep(15.0)
         before = other.works.forwards, _asked(hung, pipeline)
         await asyncio.sleep(100.0)

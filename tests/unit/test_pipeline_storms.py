@@ -1,12 +1,13 @@
 """A pipeline that trains under faults: every sample is part of one step of each stage, once."""
 
 import asyncio
+import itertools
 import random
 from dataclasses import replace
 
 import pytest
 
-from swarmnet.sim.clock import run
+from swarmnet.sim.clock import now, run
 from tests.unit.pipelines import LENGTH, ROWS, Pipeline
 
 N = 60
@@ -47,7 +48,7 @@ async def storm(pipeline, chance, faults=8):
         elif fault == "join" and len(peers) < 5:
             await pipeline.add(stage).start()
         elif fault == "freeze":
-            pipeline.network.freeze(peer.me, chance.choice([1.0, 5.0, 20.0, 60.0]))
+            pipeline.freeze(peer, chance.choice([1.0, 5.0, 20.0, 60.0]))
         elif fault == "restart" and alike:
             pipeline.crash(peer)
             await asyncio.sleep(chance.choice([0.0, 1.0, 10.0]))
@@ -93,5 +94,64 @@ def test_a_mate_that_the_phone_book_does_not_know_yet_is_known_by_its_own_word()
         await pipeline.flush()
         pipeline.judge()
         assert (one.resyncs, other.resyncs) == (0, 0)
+
+    run(main())
+
+
+class Watched(Pipeline):
+    """Remembers when each stage stepped first to each step."""
+
+    stepped_at: dict
+
+    def judge_step(self, peer, commit):
+        super().judge_step(peer, commit)
+        self.stepped_at.setdefault((peer.stage, commit.past.step), now())
+
+    def longest_pause(self, stage, since):
+        times = [at for (of, _), at in self.stepped_at.items() if of == stage and at >= since]
+        return max(after - before for before, after in itertools.pairwise(sorted(times)))
+
+
+async def restarted(pipeline, peer):
+    pipeline.crash(peer)
+    await asyncio.sleep(1.0)
+    await pipeline.restart(peer)
+
+
+async def joined(pipeline, peer):
+    await pipeline.add(1).start()
+
+
+async def died(pipeline, peer):
+    pipeline.crash(peer)
+
+
+async def hung(pipeline, peer):
+    pipeline.freeze(peer, 20.0)
+
+
+FAULTS = {joined: 3.5, died: 9.0, restarted: 9.0, hung: 9.0}
+"""And the longest pause between two steps of any stage."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_stage_that_steps_every_two_seconds_pauses_no_longer_than_it_must(fault):
+    """A dead or hung peer is missed once it is noticed (4 s); nobody else is waited for."""
+
+    async def main():
+        options = {"notice_s": 4.0, "news_s": 1.0, "work_s": 0.05}
+        pipeline = Watched((2, 2, 2), target=4 * TARGET, **options)
+        pipeline.stepped_at = {}
+        await pipeline.start()
+        pipeline.limit = 100_000
+        await asyncio.sleep(15.0)
+        await fault(pipeline, pipeline.of(1)[0])
+        await asyncio.sleep(45.0)
+        for stage in range(3):
+            assert pipeline.longest_pause(stage, 14.0) <= FAULTS[fault]
+        pipeline.limit = pipeline.given
+        await pipeline.flush()
+        await asyncio.sleep(20.0)
+        pipeline.judge()
 
     run(main())
