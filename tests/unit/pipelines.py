@@ -457,6 +457,8 @@ class Pipeline:
         await self.until(
             lambda: not any(t.book.under_way + t.book.unsettled for t in self.travellers), within_s
         )
+        await self.until(lambda: all(ends <= now() for _, ends in self.frozen.values()))
+        await asyncio.sleep(10.0)  # who was hung learns what it has missed
 
     # ---- judgement ------------------------------------------------------------------------------
 
