@@ -125,9 +125,7 @@ class ReplicaPipeline(Pipeline):
     """``share`` samples behind a step, a meeting every ``h`` steps."""
 
     process = ReplicaPeer
-
-    def engine(self, stage):
-        return ReplicaWeight(self.weights[stage], stage == 0, stage == len(self.counts) - 1)
+    compute = ReplicaWeight
 
     def __init__(self, counts, trainers=1, seed=0, share=4, h=2):
         self.phonebook = PhoneBook()
