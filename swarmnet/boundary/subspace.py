@@ -30,11 +30,7 @@ class Subspace(Coded):
     class Config(CodedConfig):
         k: int = Field(16, ge=1, description="dimensions of the stream beside the embedding")
         std: float = Field(
-            1.0,
-            gt=0,
-            le=10,
-            description="of the frozen embedding's numbers; 0.02, the usual initializer_range, "
-            "costs 0.27 nats a byte after 120 steps of tests/bench/boundary.py",
+            1.0, gt=0, le=10, description="of the frozen embedding's numbers; far less is slower"
         )
         seed: int = Field(0, ge=0, lt=2**63, description="of the basis and the frozen embedding")
 
