@@ -12,6 +12,7 @@ import torch
 
 from peers.finish import finish_child
 from peers.nursery import INVITE, RESULT
+from peers.pipeline.ending import join_child
 from peers.roles import enter
 from peers.roles.bootstrap import Bootstrap, write_invite
 from peers.roles.stages import serve_stages
@@ -29,6 +30,7 @@ __all__ = [
     "auto_child",
     "bootstrap_child",
     "finish_child",
+    "join_child",
     "solo_child",
     "stage_child",
     "trainer_child",

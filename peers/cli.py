@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -132,7 +132,7 @@ def export(
     overrides: Set = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Merge the replicas into a checkpoint that AutoModelForCausalLM.from_pretrained loads.
+    """Make a checkpoint that AutoModelForCausalLM.from_pretrained loads, of replicas or stages.
 
     Example: [bold]swarmnet export swarm1:... --out merged[/]
     """
@@ -150,22 +150,16 @@ def export(
         with tempfile.TemporaryDirectory() as visit:
             station = _station(Path(visit), "export", settings)
             try:
-                run_file, merged = merging.from_swarm(station, decoded)
+                found = merging.from_swarm(station, decoded)
             finally:
                 station.close()
     else:
-        run_file, merged = merging.from_folders(folders)
-    merging.save(run_file, merged.theta, settings.models, target)
-    result = {
-        "out": str(target),
-        "replicas": sorted(merged.replicas),
-        "disagreement": merged.disagreement,
-    }
+        found = merging.from_folders(folders)
+    found.save(settings.models, target)
     if as_json:
-        typer.echo(json.dumps(result))
+        typer.echo(json.dumps({"out": str(target)} | found.figures()))
     else:
-        count = len(merged.replicas)
-        _say(f"{count} replicas merged into {target} (disagreement {merged.disagreement:.2e})")
+        _say(found.said(target))
 
 
 @app.command()
@@ -196,7 +190,13 @@ def order(
 
 @app.command()
 def demo(
-    workers: Annotated[int, typer.Option("--peers", min=1, max=64, help="Workers.")] = 4,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="A model in stages, each served by several peers.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--peers", min=1, max=64, help="Workers (4), or stage peers (2 a stage)."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Longest training time.")] = None,
     no_churn: Annotated[bool, typer.Option("--no-churn", help="Kill nobody.")] = False,
     solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
@@ -204,67 +204,37 @@ def demo(
         list[str], typer.Option("--slow", metavar="INDEX:FACTOR", help="Slow worker-INDEX down.")
     ] = [],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="Your own text: a file or folder.")] = None,
-    run: Annotated[Path, typer.Option(help="Run file.")] = Path("demo"),
+    run: Annotated[Path | None, typer.Option(help="Run file; default: demo or pipeline.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     overrides: Set = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """A whole swarm on this machine; one worker is killed and one joins; ends with a report.
+    """A whole swarm on this machine; one peer is killed and one joins; ends with a report.
 
-    Example: [bold]swarmnet demo --peers 3 --minutes 1[/]
+    Example: [bold]swarmnet demo --peers 3 --minutes 1[/], or [bold]swarmnet demo --pipeline[/]
     """
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    from peers.console import shown
-    from peers.demo import Demo
-    from peers.live import LiveView
-    from peers.local import Wishes, prepare, slow_workers
-    from peers.station import Stop
+    from peers.local import Wishes, slow_workers
+    from peers.shows import show_pipeline, show_workers
+    from swarmnet.errors import ConfigError
 
-    slowed = slow_workers(slow, workers)
-    wishes = Wishes(find_run(run), workers, minutes, seed, data, tuple(overrides), slowed)
-    folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    options = prepare(wishes, folder, churn=not no_churn, solo=solo)
-    stop = Stop()
-    stop.on_signals()
-    view = LiveView(f"{options.run.config.name}: {workers} workers, {folder}")
-    with shown(view):
-        summary = Demo(options, stop, view.update).run()
+    name = "pipeline" if pipeline else "demo"
+    if pipeline and solo:
+        raise ConfigError("--solo is for workers: a stage alone trains nothing")
+    slowed = slow_workers(slow, workers or (64 if pipeline else 4))
+    path = find_run(run or Path(name))
+    wishes = Wishes(path, workers or 0, minutes, seed, data, tuple(overrides), slowed)
+    folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    if pipeline:
+        summary, lines = show_pipeline(wishes, folder, churn=not no_churn)
+    else:
+        summary, lines = show_workers(wishes, folder, churn=not no_churn, solo=solo)
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for line in closing_lines(summary, folder):
+    for line in lines:
         _say(line)
-
-
-def closing_lines(summary: dict[str, Any], folder: Path) -> list[str]:
-    """What the demo says when it is over."""
-    evaluation, exchanges = summary["eval"], summary["exchanges"]
-    lines = [
-        f"merged model [bold]{evaluation['merged']:.3f}[/] nats per token on held-out text; "
-        f"replicas {evaluation['mean_of_peers']:.3f}",
-        f"{summary['steps']} steps a worker (median), {exchanges['ok']} exchanges, "
-        f"{summary['bytes_sent'] / 1e6:.0f} MB sent, {summary['seconds']:.0f} s",
-        f"report: {folder / 'report.html'}   model: {folder / 'model'}",
-    ]
-    if any(worker["slowdown"] > 1 for worker in summary["workers"]):
-        lines[2:2] = [worker_line(worker) for worker in summary["workers"]]
-    if summary.get("speedup") is not None:
-        lines.insert(1, f"one worker alone needs {summary['speedup']} times the steps for that")
-    return lines
-
-
-def worker_line(worker: dict[str, Any]) -> str:
-    """What one worker did, when not all are alike."""
-    marks = [name for name in ("killed", "joined") if worker[name]]
-    if worker["slowdown"] > 1:
-        marks.append(f"{worker['slowdown']:g} times slower")
-    stalled = 100 * (worker["stall_fraction"] or 0.0)
-    return (
-        f"{worker['name']}: {worker['steps']} steps, {worker['met_in_training']} meetings while "
-        f"training, {worker['solo']} alone, stalled {stalled:.1f} % of its time"
-        + "".join(f", {mark}" for mark in marks)
-    )
 
 
 def find_run(path: Path) -> Path:
@@ -305,12 +275,17 @@ def _station(out: Path | None, name: str, settings: PeerConfig) -> Station:
 def _closing_line(out: Path) -> str:
     from swarmnet.events import read_events
 
-    last = [e for e in read_events(out / "events.jsonl") if e["event"] == "peer_finished"]
+    events = list(read_events(out / "events.jsonl"))
+    last = [e for e in events if e["event"] == "peer_finished"]
     if not last:
         return f"nothing done; {out}"
-    done = last[-1]
-    gave = done["bytes_sent"] / 1e6
-    return f"{done['steps']} steps, {done['ok']} exchanges, {gave:.1f} MB given; {out}"
+    done, roles = last[-1], [e["role"] for e in events if e["event"] == "peer_started"]
+    gave = f"{done['bytes_sent'] / 1e6:.1f} MB given; {out}"
+    if roles[-1:] == ["trainer"]:
+        return f"{done['steps']} samples begun, {done['ok']} in steps of all stages, {gave}"
+    if roles[-1:] == ["stage"]:
+        return f"{done['steps']} steps, {gave}"
+    return f"{done['steps']} steps, {done['ok']} exchanges, {gave}"
 
 
 def _say(text: str) -> None:

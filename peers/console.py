@@ -8,21 +8,47 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
+from peers.board import Board
 from peers.live import LiveView
+from peers.pipeline.view import PipelineView
+from peers.story import Record
 from peers.units import size
 from swarmnet.events import EventLog, MemoryReserved
 
 PLAIN_S = 5.0
 FRAMES_PER_S = 2.0
+JOINING = "joining the run"
+
+
+class OwnView:
+    """A process's view of itself: what is drawn depends on the role that it says it has."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._board: Board | None = None
+
+    def update(self, event: Record) -> None:
+        if event["event"] == "peer_started":
+            staged = event["role"] in ("stage", "trainer")
+            self._board = (PipelineView if staged else LiveView)(f"{self._title}: {event['role']}")
+        if self._board is not None:
+            self._board.update(event)
+
+    def render(self) -> RenderableType:
+        return self._board.render() if self._board is not None else Text(JOINING)
+
+    def plain_line(self) -> str:
+        return self._board.plain_line() if self._board is not None else JOINING
 
 
 @contextmanager
-def follow(log: EventLog, title: str) -> Iterator[LiveView]:
+def follow(log: EventLog, title: str) -> Iterator[OwnView]:
     """Show every event of ``log`` until the block ends."""
-    view, console = LiveView(title), Console(stderr=True)
+    view, console = OwnView(title), Console(stderr=True)
 
     def announce(line: dict[str, Any]) -> None:
         if line["event"] == MemoryReserved.name:
@@ -44,7 +70,7 @@ def memory_line(line: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def shown(view: LiveView, console: Console | None = None) -> Iterator[None]:
+def shown(view: Board | OwnView, console: Console | None = None) -> Iterator[None]:
     """Draw ``view`` on standard error until the block ends."""
     console = console or Console(stderr=True)
     stop = threading.Event()

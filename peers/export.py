@@ -1,4 +1,4 @@
-"""Merge what the replicas hold into one checkpoint that ``transformers`` loads.
+"""Make one checkpoint that ``transformers`` loads out of what peers hold: replicas or stages.
 
 From a live swarm the weights are fetched from every peer that has any; with nobody alive, the
 checkpoints that peers left in their folders serve as well.
@@ -10,16 +10,19 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peers.give import ask_state
-from peers.link import REFERENCE, Link, learn_run, start_node
+from peers.joined import Joined, fetch
+from peers.joined import from_folders as stages_from_folders
+from peers.link import REFERENCE, Link
 from peers.station import Station
+from peers.visit import visiting
 from swarmnet.config import RunFile
 from swarmnet.errors import ConfigError, LinkError, ModelError, PeerFault, UnreachableError
-from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
 from swarmnet.train.flat import flatten_parameters
@@ -35,12 +38,31 @@ class Merged:
     ``disagreement`` is sqrt(sum over replicas and parameters of (w - mean)^2 / (replicas * P)).
     """
 
+    run: RunFile
     theta: Tensor
     replicas: Mapping[str, Tensor]
     disagreement: float
 
+    def save(self, models: Mapping[str, Path], folder: Path) -> None:
+        """Write a checkpoint with the merged weights. Raises ModelError, StorageError."""
+        builder: ModelBuilder = self.run.config.model.build("model", models)
+        module = builder.build(self.run.config.seed)
+        flat = flatten_parameters(module)
+        if flat.numel() != self.theta.numel():
+            raise ModelError("the weights do not fit the run's model")
+        with torch.no_grad():
+            flat.copy_(self.theta)
+        builder.save(module, folder)
 
-def merge(replicas: Mapping[str, Tensor]) -> Merged:
+    def figures(self) -> dict[str, Any]:
+        return {"replicas": sorted(self.replicas), "disagreement": self.disagreement}
+
+    def said(self, folder: Path) -> str:
+        count = len(self.replicas)
+        return f"{count} replicas merged into {folder} (disagreement {self.disagreement:.2e})"
+
+
+def merge(run: RunFile, replicas: Mapping[str, Tensor]) -> Merged:
     """The mean in float64, replica after replica. Raises ModelError when sizes differ."""
     sizes = {tensor.numel() for tensor in replicas.values()}
     if len(sizes) != 1:
@@ -48,40 +70,25 @@ def merge(replicas: Mapping[str, Tensor]) -> Merged:
     mean = torch.stack([t.double() for t in replicas.values()]).mean(dim=0)
     squares = sum(float(((t.double() - mean) ** 2).sum()) for t in replicas.values())
     distance = (squares / (len(replicas) * mean.numel())) ** 0.5
-    return Merged(mean.float(), dict(replicas), distance)
+    return Merged(run, mean.float(), dict(replicas), distance)
 
 
-def save(run: RunFile, theta: Tensor, models: Mapping[str, Path], folder: Path) -> None:
-    """Write a checkpoint with the weights ``theta``, (P,). Raises ModelError, StorageError."""
-    builder: ModelBuilder = run.config.model.build("model", models)
-    module = builder.build(run.config.seed)
-    flat = flatten_parameters(module)
-    if flat.numel() != theta.numel():
-        raise ModelError("the weights do not fit the run's model")
-    with torch.no_grad():
-        flat.copy_(theta)
-    builder.save(module, folder)
+def from_swarm(station: Station, invite: Invite, witnesses: int = 1) -> Merged | Joined:
+    """Fetch what live peers hold: all replicas, or every stage from up to ``witnesses`` peers.
 
+    Raises:
+        UnreachableError: nobody gives the weights, or those of some stage.
+    """
 
-def from_swarm(station: Station, invite: Invite) -> tuple[RunFile, Merged]:
-    """Fetch and merge the weights of all live peers. Raises UnreachableError."""
+    async def collect() -> Merged | Joined:
+        async with visiting(station, invite, "export") as link:
+            if link.run.config.pipeline.stages > 1:
+                return await fetch(link, station.peer.models, witnesses)
+            numel = await asyncio.to_thread(_numel, link.run, station.peer.models)
+            replicas = await _weights(link, numel)
+            return await asyncio.to_thread(merge, link.run, replicas)
 
-    async def collect() -> tuple[RunFile, dict[str, Tensor]]:
-        node = await start_node(station, invite)
-        link: Link | None = None
-        try:
-            run = await learn_run(station, node, invite, None)
-            numel = await asyncio.to_thread(_numel, run, station.peer.models)
-            link = await Link.join(station, node, run, invite.owner, _status)
-            return run, await _weights(link, numel)
-        finally:
-            if link is not None:
-                await link.leave()
-            else:
-                await node.close()
-
-    run, replicas = station.run(collect())
-    return run, merge(replicas)
+    return station.run(collect())
 
 
 def _numel(run: RunFile, models: Mapping[str, Path]) -> int:
@@ -107,23 +114,19 @@ async def _weights(link: Link, numel: int) -> dict[str, Tensor]:
     return replicas
 
 
-def from_folders(folders: list[Path]) -> tuple[RunFile, Merged]:
-    """Merge checkpoints that peers left behind. Raises ConfigError when a folder holds none."""
+def from_folders(folders: list[Path]) -> Merged | Joined:
+    """Merge or join checkpoints that peers left. Raises ConfigError when a folder holds none."""
+    if not folders:
+        raise ConfigError("--from needs at least one folder")
+    run = RunFile.load(folders[0] / REFERENCE)
+    if run.config.pipeline.stages > 1:
+        return stages_from_folders(run, folders)
     replicas: dict[str, Tensor] = {}
-    run: RunFile | None = None
     for folder in folders:
-        here = RunFile.load(folder / REFERENCE)
-        if run is not None and here.fingerprint != run.fingerprint:
+        if RunFile.load(folder / REFERENCE).fingerprint != run.fingerprint:
             raise ConfigError(f"{folder}: another run than {folders[0]}")
-        run = here
         found = checkpoint.read(folder / "checkpoint", {"fingerprint": run.fingerprint})
         if found is None:
             raise ConfigError(f"{folder}: holds no whole checkpoint")
         replicas[folder.name] = found[0]["theta"]
-    if run is None:
-        raise ConfigError("--from needs at least one folder")
-    return run, merge(replicas)
-
-
-def _status() -> Status:
-    return Status(incarnation=0, counter=0, state="syncing", role="export")
+    return merge(run, replicas)

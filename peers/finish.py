@@ -33,13 +33,13 @@ def finish_child(out: Path, invite: str, model: str, settings: Mapping[str, Any]
     torch.set_num_threads(peer.threads or 1)
     station = Station.open(out, out.name, peer)
     try:
-        run, merged = export.from_swarm(station, Invite.decode(invite))
-        export.save(run, merged.theta, peer.models, Path(model))
-        Finish(station, run).tell(merged)
+        merged = export.from_swarm(station, Invite.decode(invite))
+        assert isinstance(merged, export.Merged)
+        merged.save(peer.models, Path(model))
+        Finish(station, merged.run).tell(merged)
     finally:
         station.close()
-    result = {"disagreement": merged.disagreement, "replicas": sorted(merged.replicas)}
-    (out / RESULT).write_text(json.dumps(result))
+    (out / RESULT).write_text(json.dumps(merged.figures()))
     return 0
 
 

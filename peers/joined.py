@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peers.give import Portrait, ask_state
-from peers.link import Link, learn_run, start_node
-from peers.station import Station
+from peers.link import REFERENCE, Link
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunFile
-from swarmnet.errors import LinkError, ModelError, PeerFault, UnreachableError
+from swarmnet.errors import ConfigError, LinkError, ModelError, PeerFault, UnreachableError
 from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder, StageModule
+from swarmnet.train import checkpoint
 from swarmnet.train.flat import flatten_parameters
-from swarmnet.wire.invite import Invite
 
 WAIT_S = 30.0
 ASK_AGAIN_S = 1.0
@@ -27,12 +28,45 @@ ASK_AGAIN_S = 1.0
 
 @dataclass(frozen=True)
 class Joined:
-    """``steps`` and ``givers`` by stage; ``thetas`` are the stages' flat weights, (P,) each."""
+    """``steps`` and ``givers`` by stage; ``thetas`` are the stages' flat weights, (P,) each.
+
+    ``disagreement`` is the largest root mean square difference between two that gave one stage
+    after the same step; peers of a stage are identical, so anything above 0 is a fault.
+    """
 
     run: RunFile
     thetas: tuple[Tensor, ...]
     steps: tuple[int, ...]
-    givers: tuple[str, ...]
+    givers: tuple[tuple[str, ...], ...]
+    disagreement: float = 0.0
+
+    def save(self, models: Mapping[str, Path], folder: Path) -> None:
+        """Write what ``from_pretrained`` loads. Raises ModelError, StorageError."""
+        builder: ModelBuilder = self.run.config.model.build("model", models)
+        builder.save_joined(States(self, models), folder)
+
+    def figures(self) -> dict[str, Any]:
+        givers = [list(names) for names in self.givers]
+        return {
+            "stages": len(self.thetas),
+            "steps": list(self.steps),
+            "givers": givers,
+            "disagreement": self.disagreement,
+        }
+
+    def said(self, folder: Path) -> str:
+        steps = ", ".join(map(str, self.steps))
+        return f"{len(self.thetas)} stages joined into {folder} (after steps {steps})"
+
+    def module(self, models: Mapping[str, Path], index: int) -> StageModule:
+        """One stage with its weights. Raises ModelError when they do not fit the run's model."""
+        module = stage_module(self.run, models, index)
+        flat = flatten_parameters(module)
+        if flat.shape != self.thetas[index].shape:
+            raise ModelError(f"the weights of stage {index} do not fit the run's model")
+        with torch.no_grad():
+            flat.copy_(self.thetas[index])
+        return module
 
 
 class States(Sequence[Mapping[str, Tensor]]):
@@ -48,13 +82,7 @@ class States(Sequence[Mapping[str, Tensor]]):
     def __getitem__(self, index: int) -> Mapping[str, Tensor]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        module = stage_module(self._joined.run, self._models, index)
-        flat = flatten_parameters(module)
-        if flat.shape != self._joined.thetas[index].shape:
-            raise ModelError(f"the weights of stage {index} do not fit the run's model")
-        with torch.no_grad():
-            flat.copy_(self._joined.thetas[index])
-        return module.state_dict()
+        return self._joined.module(self._models, index).state_dict()
 
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         return (self[index] for index in range(len(self)))
@@ -68,55 +96,41 @@ def stage_module(run: RunFile, models: Mapping[str, Path], index: int) -> StageM
     return builder.stage(config.seed, index, config.pipeline.stages, boundary)
 
 
-def save(joined: Joined, models: Mapping[str, Path], folder: Path) -> None:
-    """Write what ``from_pretrained`` loads. Raises ModelError, StorageError."""
-    builder: ModelBuilder = joined.run.config.model.build("model", models)
-    builder.save_joined(States(joined, models), folder)
+async def fetch(link: Link, models: Mapping[str, Path], witnesses: int = 1) -> Joined:
+    """Every stage from up to ``witnesses`` of its live peers.
+
+    Raises:
+        UnreachableError: some stage nobody gives.
+    """
+    stages = range(link.run.config.pipeline.stages)
+    given = [await _stage(link, index, models, witnesses) for index in stages]
+    best = [portraits[0][1] for portraits in given]
+    return Joined(
+        link.run,
+        tuple(portrait.tensors["theta"].clone() for portrait in best),
+        tuple(portrait.facts["step"] for portrait in best),
+        tuple(tuple(peer for peer, _ in portraits) for portraits in given),
+        max(_apart([portrait for _, portrait in portraits]) for portraits in given),
+    )
 
 
-def from_swarm(station: Station, invite: Invite) -> Joined:
-    """Fetch every stage from a live peer. Raises UnreachableError: some stage nobody gives."""
-
-    async def collect() -> Joined:
-        node = await start_node(station, invite)
-        link: Link | None = None
-        try:
-            run = await learn_run(station, node, invite, None)
-            link = await Link.join(station, node, run, invite.owner, _status)
-            stages = run.config.pipeline.stages
-            models = station.peer.models
-            given = [await _stage(link, index, models) for index in range(stages)]
-        finally:
-            if link is not None:
-                await link.leave()
-            else:
-                await node.close()
-        return Joined(
-            run,
-            tuple(portrait.tensors["theta"].clone() for _, portrait in given),
-            tuple(portrait.facts["step"] for _, portrait in given),
-            tuple(peer for peer, _ in given),
-        )
-
-    return station.run(collect())
-
-
-async def _stage(link: Link, index: int, models: Mapping[str, Path]) -> tuple[str, Portrait]:
-    """From the peer that is furthest, or the next one."""
+async def _stage(
+    link: Link, index: int, models: Mapping[str, Path], witnesses: int
+) -> list[tuple[str, Portrait]]:
+    """From those that are furthest, or the next ones; the furthest first."""
     module = await asyncio.to_thread(stage_module, link.run, models, index)
     numel = flatten_parameters(module).numel()
     deadline = asyncio.get_running_loop().time() + WAIT_S
     members = link.membership
     while True:
         peers = link.stages().get(index, [])
+        found: list[tuple[str, Portrait]] = []
         for peer in sorted(peers, key=lambda p: _rank(members.status(p)), reverse=True):
-            try:
-                portrait = await ask_state(link.node, peer, "weights", 4 * numel)
-            except (LinkError, PeerFault):
-                continue
-            theta = portrait.tensors.get("theta")
-            if theta is not None and theta.shape == (numel,) and theta.isfinite().all():
-                return peer, portrait
+            portrait = await _weights(link, peer, index, numel)
+            if portrait is not None and len(found) < witnesses:
+                found.append((peer, portrait))
+        if found:
+            return sorted(found, key=lambda one: -int(one[1].facts["step"]))
         if asyncio.get_running_loop().time() > deadline:
             raise UnreachableError(f"no live peer gives the weights of stage {index}")
         await asyncio.sleep(ASK_AGAIN_S)
@@ -127,5 +141,47 @@ def _rank(status: Status | None) -> tuple[bool, int]:
     return (False, 0) if status is None else (status.state == "serving", status.step)
 
 
-def _status() -> Status:
-    return Status(incarnation=0, counter=0, state="syncing", role="export")
+async def _weights(link: Link, peer: str, index: int, numel: int) -> Portrait | None:
+    """(numel,) finite values of that very stage, or nothing."""
+    try:
+        portrait = await ask_state(link.node, peer, "weights", 4 * numel)
+    except (LinkError, PeerFault):
+        return None
+    theta = portrait.tensors.get("theta")
+    sound = theta is not None and theta.shape == (numel,) and bool(theta.isfinite().all())
+    return portrait if sound and portrait.facts.get("stage") == index else None
+
+
+def _apart(portraits: Sequence[Portrait]) -> float:
+    first = portraits[0]
+    alike = [p for p in portraits[1:] if p.facts["step"] == first.facts["step"]]
+    square = [
+        (p.tensors["theta"].double() - first.tensors["theta"].double()).square().mean().item()
+        for p in alike
+    ]
+    return math.sqrt(max(square, default=0.0))
+
+
+def from_folders(run: RunFile, folders: Sequence[Path]) -> Joined:
+    """Join checkpoints that stage peers left behind: of each stage the furthest.
+
+    Raises:
+        ConfigError: a folder holds no whole checkpoint, or some stage is in none.
+    """
+    found: dict[int, tuple[int, str, Tensor]] = {}
+    for folder in folders:
+        if RunFile.load(folder / REFERENCE).fingerprint != run.fingerprint:
+            raise ConfigError(f"{folder}: another run than {folders[0]}")
+        kept = checkpoint.read(folder / "checkpoint", {"fingerprint": run.fingerprint})
+        if kept is None or "stage" not in kept[1]:
+            raise ConfigError(f"{folder}: holds no whole checkpoint of a stage")
+        tensors, facts = kept
+        stage, step = int(facts["stage"]), int(facts["step"])
+        if stage not in found or found[stage][0] < step:
+            found[stage] = step, folder.name, tensors["theta"]
+    stages = range(run.config.pipeline.stages)
+    absent = [str(stage) for stage in stages if stage not in found]
+    if absent:
+        raise ConfigError(f"no folder holds stage {', '.join(absent)}: give those of its peers too")
+    steps, names, thetas = zip(*(found[stage] for stage in stages), strict=True)
+    return Joined(run, thetas, steps, tuple((name,) for name in names))

@@ -1,31 +1,21 @@
-"""The live view of a run: what its events say right now, as a table or as one line.
-
-It hears events (of all processes, roughly in time order) and draws on demand; who reads the event
-files and owns the terminal is the command's business. Texts of peers lose their control
-characters and are never read as markup.
-"""
+"""The live view of a swarm of workers: what its events say right now, as a table or as one line."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from peers.board import Board, nats
 from peers.story import Record
-from peers.units import amount, clock, percent, printable, size
+from peers.units import amount, percent, printable, size
 
 SMOOTHING = 0.9
 RATE_STEPS = 16
-NOTES = 5
 
 STYLES = {
     "starting": "yellow",
@@ -67,72 +57,35 @@ class Row:
         return sum(self.counts.get(outcome, 0) for outcome in outcomes)
 
 
-class LiveView:
-    """Feed it with ``update``, show it with ``render`` or ``plain_line``. Safe from any thread."""
+class LiveView(Board):
+    """Workers in rows: state, step, loss, whom they met, what they sent."""
 
     def __init__(self, run_title: str) -> None:
-        self.title = printable(run_title, 60)
-        self.progress = 0.0
+        super().__init__(run_title)
         self.tokens = 0
         self.lr = math.nan
         self._rows: dict[str, Row] = {}
-        self._names: dict[str, str] = {}
         self._roles: dict[str, str] = {}
-        self._notes: deque[tuple[float, Text]] = deque(maxlen=NOTES)
-        self._began: float | None = None
-        self._now = 0.0
         self._agreeing = False
-        self._lock = threading.Lock()
 
-    def update(self, event: Record) -> None:
-        """Take one event in."""
-        with self._lock:
-            self._now = max(self._now, float(event["time"]))
-            hear = HEARERS.get(event["event"])
-            if hear is not None:
-                hear(self, event)
+    def _parts(self) -> list[RenderableType]:
+        return [self._head(), Text(""), self._table()]
 
-    def render(self) -> RenderableType:
-        """The whole view, to be drawn again after every update."""
-        with self._lock:
-            notes = Text("\n").join(note for _, note in self._notes)
-            parts: list[RenderableType] = [
-                self._head(),
-                Text(""),
-                self._table(),
-                Text(""),
-                self._bar(),
-            ]
-            return Panel(
-                Group(*parts, *([Text(""), notes] if self._notes else [])),
-                title=Text(f" {self.title} ", "bold"),
-                border_style="bright_black",
-                box=box.ROUNDED,
-                padding=(0, 1),
-            )
-
-    def plain_line(self) -> str:
-        """The swarm in one line, for a log or a pipe."""
-        with self._lock:
-            rows = list(self._rows.values())
-            steps = [row.step for row in rows if row.state == "training"]
-            reach = f"steps {min(steps)}-{max(steps)}" if steps else "no steps now"
-            count = [sum(r.count(*names) for r in rows) for names in FATES]
-            return (
-                f"{clock(self._elapsed())}  {self.progress:4.0%}  {self._states()}  {reach}  "
-                f"loss {_loss(self._mean_loss())}  {self._rate():.1f} steps/s  "
-                f"meetings {(count[0] + 1) // 2} ok {count[1]} solo {count[2]} failed  "
-                f"sent {size(sum(row.sent for row in rows))}"
-            )
-
-    def notes(self) -> list[str]:
-        """The last notable lines, oldest first."""
-        with self._lock:
-            return [note.plain for _, note in self._notes]
+    def _line(self) -> str:
+        rows = list(self._rows.values())
+        steps = [row.step for row in rows if row.state == "training"]
+        reach = f"steps {min(steps)}-{max(steps)}" if steps else "no steps now"
+        count = [sum(r.count(*names) for r in rows) for names in FATES]
+        return (
+            f"{self._states()}  {reach}  "
+            f"loss {nats(self._mean_loss())}  {self._rate():.1f} steps/s  "
+            f"meetings {(count[0] + 1) // 2} ok {count[1]} solo {count[2]} failed  "
+            f"sent {size(sum(row.sent for row in rows))}"
+        )
 
     def _head(self) -> Text:
         rates = f"{self._rate():.1f} steps/s   {amount(self.tokens)} tokens"
-        loss = f"loss {_loss(self._mean_loss())}"
+        loss = f"loss {nats(self._mean_loss())}"
         lr = f"lr {self.lr:.1e}".replace("e-0", "e-") if math.isfinite(self.lr) else "lr -"
         return Text(f"{self._states()}   {loss}   {lr}   {rates}", "default")
 
@@ -150,7 +103,7 @@ class LiveView:
                 Text(printable(name, 16)),
                 Text(row.state, STYLES[row.state]),
                 Text(str(row.step)),
-                Text(_loss(row.loss)),
+                Text(nats(row.loss)),
                 Text(f"{row.rate:.1f}" if row.rate else "-"),
                 Text(percent(row.stall)),
                 Text(printable(row.partner, 16)),
@@ -159,15 +112,6 @@ class LiveView:
                 style="dim" if row.state == "killed" else "",
             )
         return table
-
-    def _bar(self) -> Table:
-        grid = Table.grid(expand=True, padding=(0, 1))
-        for ratio in (None, 1, None):
-            grid.add_column(ratio=ratio, no_wrap=True)
-        elapsed = clock(self._elapsed())
-        bar = ProgressBar(1.0, self.progress, complete_style="green", finished_style="green")
-        grid.add_row(Text(f"{self.progress:4.0%}"), bar, Text(elapsed))
-        return grid
 
     def _states(self) -> str:
         states = [row.state for row in self._rows.values()]
@@ -181,23 +125,12 @@ class LiveView:
         known = [loss for loss in losses if math.isfinite(loss)]
         return sum(known) / len(known) if known else math.nan
 
-    def _elapsed(self) -> float:
-        return self._now - self._began if self._began is not None else 0.0
-
-    def _name(self, peer: str) -> str:
-        return self._names.get(peer, peer)
-
     def _row(self, event: Record) -> Row | None:
         """The writer's row; processes with another role have none."""
         name = str(event["peer"])
         if self._roles.get(name, "worker") != "worker":
             return None
         return self._rows.setdefault(name, Row())
-
-    def _note(self, event: Record, text: str, style: str = "") -> None:
-        at = clock(float(event["time"]) - (self._began or float(event["time"])))
-        line = Text.assemble((f"{at}  ", "dim"), (printable(text, 100), style))
-        self._notes.append((float(event["time"]), line))
 
     def _on_started(self, event: Record) -> None:
         self._names[event["peer_id"]] = event["peer"]
@@ -206,17 +139,7 @@ class LiveView:
         if row is None:
             return
         row.state = "starting"
-        if float(event["slowdown"]) > 1:
-            said = f"{event['peer']} is slowed {event['slowdown']:g} times on purpose"
-            self._note(event, said, "yellow")
-
-    def _on_state(self, event: Record) -> None:
-        if event["source"] == "donor":
-            donor = self._name(event["donor"]) or "a peer"
-            how = f"{size(event['bytes'])} in {event['seconds']:.1f} s"
-            self._note(event, f"{event['peer']} took its state from {donor} ({how})", "green")
-        elif event["source"] == "checkpoint":
-            self._note(event, f"{event['peer']} goes on from its step {event['step']}", "green")
+        self._note_slowdown(event)
 
     def _on_step(self, event: Record) -> None:
         row = self._row(event)
@@ -250,31 +173,14 @@ class LiveView:
 
     def _on_fault(self, event: Record) -> None:
         subject = self._name(event["subject"])
-        killed = event["kind"] == "kill"
-        if killed and subject in self._rows:
+        if event["kind"] == "kill" and subject in self._rows:
             self._rows[subject].state = "killed"
-        words = "killed" if killed else "joins" if event["kind"] == "join" else event["kind"]
-        at = percent(self.progress)
-        self._note(event, f"{subject} {words} at {at} of the run", "red" if killed else "green")
-
-    def _on_checkpoint(self, event: Record) -> None:
-        if event["error"]:
-            self._note(event, f"{event['peer']} has no new checkpoint: {event['error']}", "red")
-        else:
-            self._note(event, f"{event['peer']} wrote a checkpoint at step {event['step']}")
-
-    def _on_daemon(self, event: Record) -> None:
-        took = f"{event['seconds']:.1f} s"
-        self._note(event, f"{event['peer']} restarted its network daemon ({took})", "yellow")
+        self._note_fault(event)
 
     def _on_served(self, event: Record) -> None:
         row = self._row(event)
         if row is not None:
             row.sent += int(event["bytes"])
-
-    def _on_evaluated(self, event: Record) -> None:
-        if event["subject"] == "merged":
-            self._note(event, f"held-out loss of the merged model: {_loss(event['loss'])}", "cyan")
 
     def _on_finished(self, event: Record) -> None:
         row = self._row(event)
@@ -284,7 +190,7 @@ class LiveView:
 
 FATES = (("ok", "late"), ("solo",), ("failed",))
 
-HEARERS: dict[str, Callable[[LiveView, Record], None]] = {
+LiveView.hearers = {
     "peer_started": LiveView._on_started,
     "state_taken": LiveView._on_state,
     "step": LiveView._on_step,
@@ -296,7 +202,3 @@ HEARERS: dict[str, Callable[[LiveView, Record], None]] = {
     "evaluated": LiveView._on_evaluated,
     "peer_finished": LiveView._on_finished,
 }
-
-
-def _loss(loss: float) -> str:
-    return f"{loss:.3f}" if math.isfinite(loss) else "-"

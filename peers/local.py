@@ -10,16 +10,21 @@ from pathlib import Path
 import tomli_w
 
 from peers.demo import DemoOptions
+from peers.pipeline.demo import PipelineOptions
 from swarmnet.config import MAX_SLOWDOWN, RunConfig, RunFile
 from swarmnet.errors import ConfigError, StorageError
 
 SERVE_S = 600.0
 """Workers serve until the merge is done and they are told to leave."""
+PEERS_PER_STAGE = 2
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user of ``swarmnet demo`` asked for. ``minutes`` None: as the run file says."""
+    """What the user of ``swarmnet demo`` asked for. ``minutes`` None: as the run file says.
+
+    ``workers`` of a pipeline are its stage peers.
+    """
 
     run: Path
     workers: int
@@ -28,15 +33,37 @@ class Wishes:
     data: Path | None = None
     overrides: tuple[str, ...] = ()
     slow: Mapping[int, float] = field(default_factory=dict)
-    """How many times as long a step of worker-<index> takes."""
+    """How many times as long a step of worker-<index>, or the work of peer-<index>, takes."""
 
 
 def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOptions:
     """Raises ConfigError, DataError, StorageError."""
-    overrides = list(wishes.overrides)
+    scaled = () if _names_tokens(wishes) else (f"target.tokens={_tokens(wishes)}",)
+    run, settings = _prepare(wishes, scaled)
+    _claim(out)
+    alone = _alone(wishes, run) if solo else None
+    return DemoOptions(run, out, wishes.workers, churn, alone, settings, wishes.slow)
+
+
+def prepare_pipeline(wishes: Wishes, out: Path, *, churn: bool) -> PipelineOptions:
+    """Raises ConfigError, DataError, StorageError."""
+    run, settings = _prepare(wishes, ())
+    stages = run.config.pipeline.stages
+    if stages < 2:
+        raise ConfigError(f"{wishes.run.name}: not a pipeline, it has no [pipeline] stages = 2")
+    if run.config.pipeline.step == "apart":
+        raise ConfigError('pipeline.step = "apart": the demo\'s ledger is of steps taken together')
+    peers = wishes.workers or PEERS_PER_STAGE * stages
+    if peers < stages:
+        raise ConfigError(f"--peers {peers}: the run has {stages} stages, each needs somebody")
+    _claim(out)
+    return PipelineOptions(run, out, peers, 1, churn, settings, wishes.slow)
+
+
+def _prepare(wishes: Wishes, scaled: Sequence[str]) -> tuple[RunFile, dict[str, object]]:
+    """The run and everybody's peer file."""
+    overrides = [*wishes.overrides, *scaled]
     settings: dict[str, object] = {"threads": 1, "host": "127.0.0.1", "serve_s": SERVE_S}
-    if not any(item.startswith("target.tokens") for item in overrides):
-        overrides.append(f"target.tokens={_tokens(wishes)}")
     if wishes.minutes is not None:
         if wishes.minutes <= 0:
             raise ConfigError("--minutes must be above 0")
@@ -49,10 +76,7 @@ def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOption
         digest = content_hash(wishes.data)
         overrides += ['data.name="text"', f'data.hash="{digest}"']
         settings["texts"] = {digest: str(wishes.data.resolve())}
-    run = RunFile.load(wishes.run, overrides)
-    _claim(out)
-    alone = _alone(wishes, run) if solo else None
-    return DemoOptions(run, out, wishes.workers, churn, alone, settings, wishes.slow)
+    return RunFile.load(wishes.run, overrides), settings
 
 
 def slow_workers(items: Sequence[str], workers: int) -> dict[int, float]:
@@ -85,6 +109,10 @@ def _alone(wishes: Wishes, run: RunFile) -> RunFile:
     if tuned.exists():
         table["inner"] = tomllib.loads(tuned.read_text())["inner"]
     return RunFile(tomli_w.dumps(table).encode(), f"{run.source}, alone")
+
+
+def _names_tokens(wishes: Wishes) -> bool:
+    return any(item.startswith("target.tokens") for item in wishes.overrides)
 
 
 def _tokens(wishes: Wishes) -> int:

@@ -4,11 +4,13 @@ import torch._dynamo  # imported by the first optimizer, seconds of CPU in every
 import transformers.models.llama.modeling_llama
 
 import peers.children
+import swarmnet.boundary.plain
 import swarmnet.codec.bf16
 import swarmnet.codec.int8
 import swarmnet.codec.raw
 import swarmnet.data.stdlib
 import swarmnet.inner.adamw
 import swarmnet.model.causal_lm
+import swarmnet.wiring.swarm
 
 __all__ = ["peers", "swarmnet", "torch", "transformers"]

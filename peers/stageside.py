@@ -150,6 +150,11 @@ class StageSide:
     def state_bytes(self) -> int:
         return sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
 
+    @property
+    def bytes_sent(self) -> int:
+        """Letters and meetings; what joiners got stands in events of its own."""
+        return self.served.service.post.bytes_sent + self.served.stepping.bytes_sent
+
     def weights_hash(self) -> str:
         return self.replica.weights_hash()
 
@@ -279,6 +284,7 @@ class StageSide:
     async def _report(self) -> None:
         """What was done since the last time, for the log and for whoever decides on places."""
         book, since, served, asked = self.served.book, time.monotonic(), 0, 0
+        service, stepping, letters, meetings = self.served.service, self.served.stepping, 0, 0
         while True:
             await asyncio.sleep(REPORT_S)
             now, busy_s = time.monotonic(), self._busy_s
@@ -300,6 +306,10 @@ class StageSide:
                     busy_s=busy_s,
                     seconds=seconds,
                     recomputed=self.works.recomputed,
-                    refused=sum(self.served.service.refusals.values()),
+                    refused=sum(service.refusals.values()),
+                    failed=stepping.failed,
+                    letter_bytes=service.post.bytes_sent - letters,
+                    meeting_bytes=stepping.bytes_sent - meetings,
                 )
             )
+            letters, meetings = service.post.bytes_sent, stepping.bytes_sent

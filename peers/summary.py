@@ -71,8 +71,8 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         figures["solo"] = dict(extra.solo)
     if extra.speedup is not None:
         figures["speedup"] = extra.speedup
-    finite: dict[str, Any] = _finite(figures)
-    return finite
+    known: dict[str, Any] = finite(figures)
+    return known
 
 
 def exchange_cost(story: Story, begin_at: float) -> float | None:
@@ -229,10 +229,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: a diverged figure becomes null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -106,7 +106,10 @@ class StageStepped(Event):
 
 @dataclass(frozen=True)
 class StageLoad(Event):
-    """What a stage peer did since its last such event, about once a second."""
+    """What a stage peer did since its last such event, about once a second.
+
+    ``recomputed``, ``refused`` and ``failed`` (meetings for a step) count from its beginning.
+    """
 
     name = "stage_load"
     stage: int
@@ -119,6 +122,9 @@ class StageLoad(Event):
     seconds: float
     recomputed: int
     refused: int
+    failed: int = 0
+    letter_bytes: int = 0
+    meeting_bytes: int = 0
 
 
 @dataclass(frozen=True)

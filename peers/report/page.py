@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peers.report import parts, pictures, ties
@@ -15,17 +15,22 @@ def page(story: Story, summary: Mapping[str, Any]) -> str:
     """The whole document. Everything that came from peers is escaped where it is written."""
     title = f"Run {story.run}" if story.run else "A run"
     body = [
-        f'<p class="over">swarmnet report</p><h1>{escape(title)}</h1>',
         f'<p class="tale">{parts.tale(story, summary)}</p>',
         parts.cards(summary),
         *_sections(story, summary),
-        "<footer>Written by swarmnet from events.jsonl. No scripts, nothing loaded.</footer>",
     ]
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page around sections that are HTML already; ``title`` is escaped here."""
+    head = f'<p class="over">swarmnet report</p><h1>{escape(title)}</h1>'
+    foot = "<footer>Written by swarmnet from events.jsonl. No scripts, nothing loaded.</footer>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{SHEET}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
+        f"<body><main>{head}{''.join(body)}{foot}</main></body></html>\n"
     )
 
 
@@ -33,7 +38,7 @@ def _sections(story: Story, summary: Mapping[str, Any]) -> list[str]:
     sections: list[str] = []
     if any(worker.steps for worker in story.workers):
         sections += _pictured(story)
-    ends = _section(
+    ends = section(
         "Held-out loss",
         "Nats per token, lower is better; in brackets the distance to the merged model.",
         parts.held_out(story, summary),
@@ -41,58 +46,61 @@ def _sections(story: Story, summary: Mapping[str, Any]) -> list[str]:
     written = parts.sample(story)
     if written:
         said = "The merged model goes on from the coloured prompt."
-        ends = _pair(ends, _section("What it writes", said, written))
+        ends = pair(ends, section("What it writes", said, written))
     return [
         *sections,
         ends,
-        _section("Work and traffic", "", parts.traffic(story)),
-        _section("Peers", "Loss is the mean of the last 20 steps.", parts.peer_table(story)),
+        section("Work and traffic", "", parts.traffic(story)),
+        section("Peers", "Loss is the mean of the last 20 steps.", parts.peer_table(story)),
         *_links(summary),
-        _section("What the figures mean", "", parts.glossary()),
+        section("What the figures mean", "", parts.glossary()),
     ]
 
 
 def _links(summary: Mapping[str, Any]) -> list[str]:
     table = ties.links(summary["links"])
-    return [_section("Links", ties.SAID, table)] if table else []
+    return [section("Links", ties.SAID, table)] if table else []
 
 
 def _pictured(story: Story) -> list[str]:
     return [
-        _section(
+        section(
             "Training loss",
             "Nats per token, logarithmic; strong lines are smoothed, faint ones are single steps. "
             "The shaded end is the consensus phase.",
-            parts.legend(story) + _wide(pictures.loss(story)),
+            parts.legend(story) + wide(pictures.loss(story)),
         ),
-        _pair(
-            _section(
+        pair(
+            section(
                 "Agreement",
                 "How far replicas are from their mean, estimated at each meeting.",
                 f'<div class="figure">{pictures.agreement(story)}</div>',
             ),
-            _section(
+            section(
                 "Who met whom",
                 "Random pairs; a chord is as thick as the two met often.",
                 f'<div class="figure">{pictures.circle(story)}</div>{parts.matrix(story)}',
             ),
         ),
-        _section(
+        section(
             "Meetings over time",
             "Each bar is a worker's life; each mark is how an exchange window ended.",
-            parts.strip_legend() + _wide(pictures.timeline(story)),
+            parts.strip_legend() + wide(pictures.timeline(story)),
         ),
     ]
 
 
-def _section(title: str, say: str, content: str) -> str:
+def section(title: str, say: str, content: str) -> str:
+    """``say`` explains what ``content``, HTML already, shows."""
     said = f'<p class="say">{escape(say)}</p>' if say else ""
     return f"<section><h2>{escape(title)}</h2>{said}{content}</section>"
 
 
-def _pair(left: str, right: str) -> str:
+def pair(left: str, right: str) -> str:
+    """Two sections side by side."""
     return f'<div class="two">{left}{right}</div>'
 
 
-def _wide(drawn: str) -> str:
+def wide(drawn: str) -> str:
+    """A picture as wide as the page."""
     return f'<div class="scroll"><div class="figure wide">{drawn}</div></div>'

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peers.pipeline.story import Course
 from peers.report.draw import colour, escape, stroke
 from peers.story import Story, Worker
 from peers.units import amount, clock, percent, short, size
@@ -70,28 +71,28 @@ def cards(summary: Mapping[str, Any]) -> str:
     """The headline figures."""
     ends, peers, met = summary["eval"], summary["peers"], summary["exchanges"]
     apart, rate, held = summary["disagreement"], summary["tokens_per_second"], summary["memory"]
-    learned = " to ".join(_nats(summary["loss"][end]) for end in ("first", "last"))
+    learned = " to ".join(nats(summary["loss"][end]) for end in ("first", "last"))
     churn = f"{peers['killed']} killed, {peers['joined']} joined"
     made = [
-        _card("Held-out loss", _nats(ends["merged"]), "merged, nats per token", lead=True),
-        _card("Training", clock(summary["training_seconds"]), f"{summary['steps']} steps a worker"),
-        _card("Workers", str(peers["started"]), churn),
-        _card("Tokens", amount(summary["tokens"]), f"{amount(rate)} per second" if rate else ""),
-        _card("Training loss", _nats(summary["loss"]["last"]), learned),
-        _card("Exchanges", str(met["ok"]), f"{met['solo']} solo, {met['failed']} failed"),
-        _card("Sent", size(summary["bytes_sent"]), "by all together"),
-        _card("Stall", _share(summary["stall_fraction"]), "of training time"),
-        _card("View", _seconds(summary["view_age_s"]["median"]), "median age of who is alive"),
-        _card("Exchange cost", _share(summary["exchange_cost"]), "of the step rate"),
-        _card("Disagreement", _short(apart["last"]), f"{_short(apart['first'])} at first"),
-        _card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
+        card("Held-out loss", nats(ends["merged"]), "merged, nats per token", lead=True),
+        card("Training", clock(summary["training_seconds"]), f"{summary['steps']} steps a worker"),
+        card("Workers", str(peers["started"]), churn),
+        card("Tokens", amount(summary["tokens"]), f"{amount(rate)} per second" if rate else ""),
+        card("Training loss", nats(summary["loss"]["last"]), learned),
+        card("Exchanges", str(met["ok"]), f"{met['solo']} solo, {met['failed']} failed"),
+        card("Sent", size(summary["bytes_sent"]), "by all together"),
+        card("Stall", share_of(summary["stall_fraction"]), "of training time"),
+        card("View", seconds_of(summary["view_age_s"]["median"]), "median age of who is alive"),
+        card("Exchange cost", share_of(summary["exchange_cost"]), "of the step rate"),
+        card("Disagreement", short_of(apart["last"]), f"{short_of(apart['first'])} at first"),
+        card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
     ]
     if "speedup" in summary:
         shown = str(summary["speedup"]).replace(">=", "\N{GREATER-THAN OR EQUAL TO} ")
         if isinstance(summary["speedup"], int | float):
             shown = f"{summary['speedup']:.2f}"
         times = f"{shown}\N{MULTIPLICATION SIGN}"
-        made.insert(1, _card("Speed-up", times, "over one worker", lead=True))
+        made.insert(1, card("Speed-up", times, "over one worker", lead=True))
     return f'<dl class="cards">{"".join(made)}</dl>'
 
 
@@ -186,11 +187,11 @@ def bar_chart(bars: Sequence[Bar]) -> str:
     return f'<div class="bars">{"".join(rows)}</div>'
 
 
-def sample(story: Story) -> str:
+def sample(told: Story | Course) -> str:
     """What the merged model wrote, its prompt coloured."""
-    if story.sample is None:
+    if told.sample is None:
         return ""
-    prompt, words = str(story.sample["prompt"]), str(story.sample["text"])[:SAMPLE_LETTERS]
+    prompt, words = str(told.sample["prompt"]), str(told.sample["text"])[:SAMPLE_LETTERS]
     return f"<pre><b>{escape(prompt)}</b>{escape(words.removeprefix(prompt))}</pre>"
 
 
@@ -207,8 +208,9 @@ def peer_table(story: Story) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def glossary() -> str:
-    words = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in GLOSSARY)
+def glossary(entries: Sequence[tuple[str, str]] = GLOSSARY) -> str:
+    """What the words of the page mean."""
+    words = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in entries)
     return f'<dl class="words">{words}</dl>'
 
 
@@ -222,12 +224,12 @@ def _peer_row(story: Story, worker: Worker, index: int, held: float | None) -> s
         f"{clock(begin - story.began)} - {clock(worker.ended - story.began)}",
         str(len(worker.steps)),
         f"{sum(last) / len(last):.3f}" if last else "-",
-        _nats(held),
+        nats(held),
         str(len(worker.outcomes("ok", "late"))),
         str(len(worker.outcomes("solo"))),
         str(len(worker.outcomes("failed"))),
         size(worker.bytes_sent),
-        _share(worker.stall_fraction),
+        share_of(worker.stall_fraction),
         size(memory) if memory else "-",
         worker.device or "-",
     ]
@@ -241,7 +243,8 @@ def _peer_row(story: Story, worker: Worker, index: int, held: float | None) -> s
     return f"<tr><td>{name}</td>{tags}{body}</tr>"
 
 
-def _card(title: str, value: str, more: str, lead: bool = False) -> str:
+def card(title: str, value: str, more: str, lead: bool = False) -> str:
+    """One headline figure."""
     return (
         f'<div class="card{" lead" if lead else ""}"><dt>{escape(title)}</dt>'
         f'<dd class="value">{escape(value)}</dd><dd class="more">{escape(more)}</dd></div>'
@@ -260,17 +263,17 @@ def _tail(name: str) -> str:
     return name if len(name) <= 9 else "\N{HORIZONTAL ELLIPSIS}" + name[-8:]
 
 
-def _nats(loss: float | None) -> str:
+def nats(loss: float | None) -> str:
     return "-" if loss is None or not math.isfinite(loss) else f"{loss:.3f}"
 
 
-def _seconds(seconds: float | None) -> str:
+def seconds_of(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f} s"
 
 
-def _share(share: float | None) -> str:
+def share_of(share: float | None) -> str:
     return "-" if share is None else percent(share)
 
 
-def _short(value: float | None) -> str:
+def short_of(value: float | None) -> str:
     return "-" if value is None else short(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 
+from peers.pipeline.story import Course
 from peers.report.draw import (
     Axis,
     Plot,
@@ -48,7 +49,7 @@ def loss(story: Story) -> str:
     for index, curve in enumerate(curves):
         even = thin(smooth(curve, SMOOTH_KEEP), RAW_POINTS)
         parts.append(plot.line(even, f'class="curve" {stroke(index)}'))
-    parts += [_clock(plot), _faults(story, plot, label=True)]
+    parts += [clock_foot(plot), fault_lines(story, plot, label=True)]
     return picture((WIDE, 362), parts, "Training loss of each worker over time")
 
 
@@ -76,7 +77,7 @@ def agreement(story: Story) -> str:
             top.grid([(v, short(v)) for v in y.ticks(6)]),
             top.dots(thin(points, RAW_POINTS), 'class="faint"'),
             top.line(thin(even, RAW_POINTS), 'class="curve accent"'),
-            _faults(story, top),
+            fault_lines(story, top),
         ]
     peak = max(value for _, value in rates) or 1.0
     low = Plot(62, 376, HALF - 78, 136, x, Axis(0, peak * 1.08))
@@ -85,8 +86,8 @@ def agreement(story: Story) -> str:
         _after_training(story, low),
         low.grid([(v, short(v)) for v in low.y.ticks(3)]),
         low.line(thin(rates, RAW_POINTS), 'class="curve second"'),
-        _faults(story, low),
-        _clock(low),
+        fault_lines(story, low),
+        clock_foot(low),
     ]
     return picture((HALF, 540), parts, "Disagreement of the replicas beside the learning rate")
 
@@ -137,7 +138,7 @@ def timeline(story: Story) -> str:
     for index, worker in enumerate(story.workers):
         if worker.steps:
             parts.append(_strip(story, worker, plot, (index, top + row * index)))
-    parts += [_clock(plot), _faults(story, plot, label=True)]
+    parts += [clock_foot(plot), fault_lines(story, plot, label=True)]
     return picture((WIDE, height + 28), parts, "How every worker's exchange windows ended")
 
 
@@ -169,9 +170,9 @@ def _strip(story: Story, worker: Worker, plot: Plot, place: tuple[int, float]) -
                 f"<title>{cell['solo']} solo</title></circle>"
             )
         if cell["failed"]:
-            parts.append(_cross((centre, y + 20), f"{cell['failed']} failed"))
+            parts.append(cross((centre, y + 20), f"{cell['failed']} failed"))
     if not worker.survived:
-        parts.append(_cross((right + 8, y + 20), "killed", "dead"))
+        parts.append(cross((right + 8, y + 20), "killed", "dead"))
     return "".join(parts)
 
 
@@ -186,7 +187,7 @@ def _bins(story: Story, worker: Worker, plot: Plot) -> dict[int, dict[str, int]]
     return bins
 
 
-def _cross(at: Point, title: str, style: str = "failed") -> str:
+def cross(at: Point, title: str, style: str = "failed") -> str:
     x, y = at
     return (
         f'<path class="{style}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8">'
@@ -202,7 +203,8 @@ def _time(story: Story) -> Axis:
     return Axis(0.0, max(story.ended - story.began, 1.0))
 
 
-def _clock(plot: Plot) -> str:
+def clock_foot(plot: Plot) -> str:
+    """The time axis."""
     count = 10 if plot.width > HALF else 5
     return plot.foot([(seconds, clock(seconds)) for seconds in plot.x.clock_ticks(count)])
 
@@ -218,7 +220,7 @@ def _after_training(story: Story, plot: Plot) -> str:
     )
 
 
-def _faults(story: Story, plot: Plot, label: bool = False) -> str:
+def fault_lines(story: Story | Course, plot: Plot, label: bool = False) -> str:
     """A vertical line per kill and join; their labels step aside when they would overlap."""
     parts: list[str] = []
     taken = -math.inf

@@ -51,6 +51,8 @@ svg .kill-name{fill:var(--bad);font-weight:600} svg .join-name{fill:var(--good);
 .raw{fill:none;stroke-width:1;opacity:.2} .curve{fill:none;stroke-width:2;stroke-linejoin:round}
 .curve.accent{stroke:var(--accent);stroke-width:2.4} .curve.second{stroke:var(--second)}
 .faint{fill:var(--accent);opacity:.22}
+.move{fill:none;stroke:var(--ink);stroke-width:2.4;stroke-linecap:round;stroke-linejoin:round}
+svg .on-bar{fill:var(--card);font-weight:600}
 .kill{stroke:var(--bad);stroke-dasharray:4 3} .join{stroke:var(--good);stroke-dasharray:4 3}
 .after{fill:var(--after)} .chord{fill:none;stroke:var(--accent)}
 .node{stroke:var(--card);stroke-width:3}

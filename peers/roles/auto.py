@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-from peers.link import Link, learn_run, start_node
+from peers.link import Link
 from peers.station import Station
+from peers.visit import visiting
 from swarmnet.config import RunFile
-from swarmnet.exchange.membership import Status
 from swarmnet.wire.invite import Invite
 
 PEERS_PER_STAGE = 2
@@ -25,19 +25,8 @@ def most_needed(station: Station, invite: Invite, given: bytes | None) -> str:
 
 
 async def _look(station: Station, invite: Invite, given: bytes | None) -> str:
-    node = await start_node(station, invite)
-    try:
-        run = await learn_run(station, node, invite, given)
-        if run.config.pipeline.stages < 2:
-            return "worker"
-        link = await Link.join(station, node, run, invite.owner, _visitor)
-    except BaseException:
-        await node.close()
-        raise
-    try:
-        return _choose(link, run)
-    finally:
-        await link.leave()
+    async with visiting(station, invite, "visitor", given) as link:
+        return _choose(link, link.run) if link.run.config.pipeline.stages > 1 else "worker"
 
 
 def _choose(link: Link, run: RunFile) -> str:
@@ -49,7 +38,3 @@ def _choose(link: Link, run: RunFile) -> str:
     live = [members.status(peer) for peer in members.alive(time.monotonic())]
     trainers = sum(status is not None and status.role == "trainer" for status in live)
     return "trainer" if trainers * TRAINERS_PER_STAGES < sum(counts) else "stage"
-
-
-def _visitor() -> Status:
-    return Status(incarnation=0, counter=0, state="syncing", role="visitor")

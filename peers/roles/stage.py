@@ -74,6 +74,7 @@ class StagePeer:
         self._thread = thread or ThreadPoolExecutor(1, "swarmnet-compute")
         self._side: StageSide | None = None
         self._joined = False
+        self._finished = False
         self.run_file: RunFile
         self.link: Link
 
@@ -92,15 +93,15 @@ class StagePeer:
             raise
         try:
             station.run(self._live())
-            reason = "finished"
         except StopRequested:
-            reason = f"left: {station.stop.reason}"
+            if not self._finished:
+                self._log_finished(f"left: {station.stop.reason}")
+                return StopRequested.exit_code
         finally:
             station.net.run(self.link.leave())
             if not self._stays:
                 self._thread.shutdown(wait=False, cancel_futures=True)
-        self._log_finished(reason)
-        return 0 if reason == "finished" else StopRequested.exit_code
+        return 0
 
     # ---- life ---------------------------------------------------------------------------------
 
@@ -127,7 +128,8 @@ class StagePeer:
                 left, target = target, await self._serve(side)
             finally:
                 self._steps += side.steps
-                self._bytes += side.served.service.post.bytes_sent
+                self._bytes += side.bytes_sent
+                self._side = None
                 await side.served.close()
 
     async def _serve(self, side: StageSide) -> int | None:
@@ -161,6 +163,7 @@ class StagePeer:
         await side.served.stepping.finish()
         self._change_state("serving")
         await self._write_checkpoint(side)
+        self._log_finished("finished")
         await self._give(side)
         return None
 
@@ -173,15 +176,17 @@ class StagePeer:
         self._change_state("syncing")
 
     def _flushed(self, side: StageSide) -> bool:
-        """No trainer sends any more, and nothing is held."""
-        training = any(
-            status.role == "trainer"
-            for peer in self.link.membership.alive(time.monotonic(), ("training", "paused"))
-            if (status := self.link.membership.status(peer)) is not None
-        )
+        """No trainer waits for a sample any more, and nothing is held."""
+        training, waiting = self._trainers("training", "paused"), self._trainers("consensus")
         side.served.stepping.flush = not training
         side.served.stepping.counted()
-        return not training and side.served.empty
+        return not (training or waiting) and side.served.empty
+
+    def _trainers(self, *states: str) -> bool:
+        """Whether some live trainer is in one of these."""
+        members = self.link.membership
+        live = (members.status(peer) for peer in members.alive(time.monotonic(), states))
+        return any(status is not None and status.role == "trainer" for status in live)
 
     async def _give(self, side: StageSide) -> None:
         until = time.monotonic() + self.station.peer.serve_s
@@ -412,15 +417,19 @@ class StagePeer:
         self.station.log.emit(event)
 
     def _log_finished(self, reason: str) -> None:
+        """Before the result is served: what is given away then stands in events of its own."""
+        self._finished = True
+        side = self._side
+        steps = self._steps + (side.steps if side else 0)
         self.station.log.emit(
             PeerFinished(
                 reason=reason,
-                steps=self._steps,
+                steps=steps,
                 tokens=0,
-                ok=self._steps,
+                ok=steps,
                 solo=0,
                 failed=0,
-                bytes_sent=self._bytes,
+                bytes_sent=self._bytes + (side.bytes_sent if side else 0),
                 train_s=time.monotonic() - self._began,
                 stall_s=0.0,
                 memory=psutil.Process().memory_info().rss,

@@ -128,7 +128,8 @@ class TrainerPeer:
         book = self.traveller.book
         await until(lambda: not book.under_way, deadline)
         self._change_state("consensus")
-        await until(lambda: not book.unsettled, deadline)
+        # What a stage drops now is on its way again before it settles.
+        await until(lambda: not (book.under_way or book.unsettled), deadline)
         self._change_state("serving")
 
     # ---- data ---------------------------------------------------------------------------------

@@ -55,5 +55,8 @@ class Transport(Protocol):
         ...
 
     async def serve(self, topic: str, handler: Handler) -> None:
-        """Run ``handler`` for every stream opened to ``topic``; it owns and closes the stream."""
+        """Run ``handler`` for every stream opened to ``topic``; it owns and closes the stream.
+
+        A topic that is served already gets this handler for its next streams.
+        """
         ...

@@ -205,8 +205,9 @@ class Node:
         return P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
 
     async def _serve(self, name: str, handler: Handler) -> None:
+        routed = name in self._server.handlers
         self._server.handlers[name] = handler
-        if self._daemon is not None:
+        if self._daemon is not None and not routed:
             await self._daemon.control.route(name, self._server.path, _ROUTE_S)
 
     async def _connect(self, peer: str, addresses: Iterable[Multiaddr], deadline_s: float) -> None:

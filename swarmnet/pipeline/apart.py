@@ -96,6 +96,7 @@ class Apart:
     def __init__(self, meetings: Meetings, stage: Stage, share: int) -> None:
         self.past = Past()
         self.flush = False
+        self.failed = self.bytes_sent = 0
         self._meetings = meetings
         self._gossip = meetings.gossip
         self._stage = stage

@@ -64,6 +64,8 @@ class Post:
         self._transport = transport
         self._inbox = inbox
         self._lines: dict[str, _Line] = {}
+        self._incoming: set[FrameStream] = set()
+        self._closed = False
         self.bytes_sent = 0
         self.letters_sent = 0
 
@@ -79,8 +81,11 @@ class Post:
         line.put(item)
 
     async def close(self) -> None:
+        """Both ways: whoever writes on sees its line break, and does not write into the void."""
+        self._closed = True
         lines, self._lines = list(self._lines.values()), {}
-        await asyncio.gather(*(line.close() for line in lines))
+        incoming = [stream.close() for stream in self._incoming]
+        await asyncio.gather(*(line.close() for line in lines), *incoming)
 
     # ---- for lines --------------------------------------------------------------------------
 
@@ -102,8 +107,9 @@ class Post:
     # ---- incoming ---------------------------------------------------------------------------
 
     async def _serve(self, stream: FrameStream) -> None:
+        self._incoming.add(stream)
         try:
-            while True:
+            while not self._closed:
                 frame = await stream.receive(IDLE_S)
                 cls = LETTERS.get(frame.kind)
                 if cls is None:
@@ -112,6 +118,7 @@ class Post:
                 payload = await self._payload(stream, letter)
                 self._inbox.letter(stream.peer, letter, payload)
         finally:
+            self._incoming.discard(stream)
             await stream.close()
 
     async def _payload(self, stream: FrameStream, letter: Message) -> memoryview:

@@ -148,6 +148,9 @@ class Stepping:
         self._minutes: Minutes | None = None
         self._promise: _Promise | None = None
         self._dropped: set[int] = set()
+        self.failed = 0
+        """Meetings that came to nothing after sums were sent."""
+        self.bytes_sent = 0
         self._settling = False
         self._leading: asyncio.Task[End] | None = None
         self._moved = asyncio.Event()
@@ -242,6 +245,7 @@ class Stepping:
         return outgoing, frozen.tokens, tuple(sorted(frozen.samples))
 
     def conclude(self, minutes: Minutes) -> None:
+        self.bytes_sent += minutes.bytes_sent
         if minutes.snapshot is not None:
             self._minutes = minutes
         self._moved.set()
@@ -314,6 +318,7 @@ class Stepping:
 
     async def _settle(self, minutes: Minutes) -> None:
         if minutes.end is End.FAILED or minutes.correction is None:
+            self.failed += 1
             await self._thaw()
         else:
             elapsed_s = _elapsed_s(minutes.call.digest)

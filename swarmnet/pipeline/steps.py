@@ -14,6 +14,10 @@ class Steps(Protocol):
 
     flush: bool
     """The run ends and no trainer sends any more: step with what is there."""
+    failed: int
+    """Meetings that came to nothing after sums were sent."""
+    bytes_sent: int
+    """In meetings for a step; those that are exchanges stand in events of their own."""
 
     @property
     def past(self) -> Past:

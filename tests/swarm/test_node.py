@@ -518,3 +518,18 @@ def test_importing_leaves_logging_as_it_was():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root)
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == ""
+
+
+def test_a_topic_that_is_served_again_gets_the_new_handler(tmp_path):
+    async def other(stream):
+        frame = await stream.receive(10)
+        await stream.send(Frame(frame.kind, b"other"), 10)
+
+    async def main():
+        async with nodes(tmp_path, 2) as (one, two):
+            await two.serve("echo", echo)
+            assert await say(one, two.me, "echo", b"there") == b"there"
+            await two.serve("echo", other)
+            assert await say(one, two.me, "echo", b"there") == b"other"
+
+    asyncio.run(main())

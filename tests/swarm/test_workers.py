@@ -46,24 +46,24 @@ def test_an_odd_swarm_survives_kill_9_takes_a_joiner_and_agrees_at_the_end(tmp_p
         assert herd.met("d") >= 2
         station = Station.open(tmp_path / "export", "export", PeerConfig(host="127.0.0.1"))
         try:
-            run, merged = export.from_swarm(station, Invite.decode(herd.invite))
+            merged = export.from_swarm(station, Invite.decode(herd.invite))
         finally:
             station.close()
     assert len(merged.replicas) == 3
     assert merged.disagreement < 1e-3
-    check_export(run, merged, tmp_path / "model")
+    check_export(merged, tmp_path / "model")
 
 
-def check_export(run, merged, folder: Path) -> None:
+def check_export(merged, folder: Path) -> None:
     """``AutoModelForCausalLM`` loads it and computes what the merged weights compute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from swarmnet.model import logits
     from swarmnet.train.flat import flatten_parameters
 
-    export.save(run, merged.theta, {}, folder)
+    merged.save({}, folder)
     loaded = AutoModelForCausalLM.from_pretrained(folder)
-    ours = run.config.model.build("model", {}).build(0)
+    ours = merged.run.config.model.build("model", {}).build(0)
     with torch.no_grad():
         flatten_parameters(ours).copy_(merged.theta)
         ids = torch.arange(24)[None]

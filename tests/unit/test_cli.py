@@ -177,6 +177,7 @@ def test_the_surface_is_frozen() -> None:
             "--no-churn",
             "--out",
             "--peers",
+            "--pipeline",
             "--run",
             "--seed",
             "--set",

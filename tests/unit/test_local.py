@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from peers.cli import closing_lines, worker_line
 from peers.configs_folder import shipped
 from peers.demo import DemoOptions, victim
 from peers.local import Wishes, prepare, slow_workers
+from peers.shows import closing_lines, worker_line
 from peers.summary import summarise
 from swarmnet.config import RunFile
 from swarmnet.events import PeerStarted, StepDone

@@ -1,0 +1,141 @@
+"""What every live view of a run has: a frame, a bar, notes, and a lock around what it heard.
+
+A view hears events (of all processes, roughly in time order) and draws on demand; who reads the
+event files and owns the terminal is the command's business. Texts of peers lose their control
+characters and are never read as markup.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from peers.story import Record
+from peers.units import clock, percent, printable, size
+
+NOTES = 5
+
+
+class Board(ABC):
+    """Feed it with ``update``, show it with ``render`` or ``plain_line``. Safe from any thread."""
+
+    hearers: Mapping[str, Callable[[Any, Record], None]]
+    """What a view does about an event, by the event's name."""
+
+    def __init__(self, run_title: str) -> None:
+        self.title = printable(run_title, 60)
+        self.progress = 0.0
+        self._names: dict[str, str] = {}
+        self._notes: deque[tuple[float, Text]] = deque(maxlen=NOTES)
+        self._began: float | None = None
+        self._now = 0.0
+        self._lock = threading.Lock()
+
+    def update(self, event: Record) -> None:
+        """Take one event in."""
+        with self._lock:
+            self._now = max(self._now, float(event["time"]))
+            hear = self.hearers.get(event["event"])
+            if hear is not None:
+                hear(self, event)
+
+    def render(self) -> RenderableType:
+        """The whole view, to be drawn again after every update."""
+        with self._lock:
+            notes = Text("\n").join(note for _, note in self._notes)
+            parts = [*self._parts(), Text(""), self._bar()]
+            return Panel(
+                Group(*parts, *([Text(""), notes] if self._notes else [])),
+                title=Text(f" {self.title} ", "bold"),
+                border_style="bright_black",
+                box=box.ROUNDED,
+                padding=(0, 1),
+            )
+
+    def plain_line(self) -> str:
+        """The run in one line, for a log or a pipe."""
+        with self._lock:
+            return f"{clock(self._elapsed())}  {self.progress:4.0%}  {self._line()}"
+
+    def notes(self) -> list[str]:
+        """The last notable lines, oldest first."""
+        with self._lock:
+            return [note.plain for _, note in self._notes]
+
+    @abstractmethod
+    def _parts(self) -> list[RenderableType]:
+        """What stands above the bar."""
+
+    @abstractmethod
+    def _line(self) -> str:
+        """What ``plain_line`` says behind time and progress."""
+
+    def _bar(self) -> Table:
+        grid = Table.grid(expand=True, padding=(0, 1))
+        for ratio in (None, 1, None):
+            grid.add_column(ratio=ratio, no_wrap=True)
+        elapsed = clock(self._elapsed())
+        bar = ProgressBar(1.0, self.progress, complete_style="green", finished_style="green")
+        grid.add_row(Text(f"{self.progress:4.0%}"), bar, Text(elapsed))
+        return grid
+
+    def _elapsed(self) -> float:
+        return self._now - self._began if self._began is not None else 0.0
+
+    def _name(self, peer: str) -> str:
+        return self._names.get(peer, peer)
+
+    def _note(self, event: Record, text: str, style: str = "") -> None:
+        at = clock(float(event["time"]) - (self._began or float(event["time"])))
+        line = Text.assemble((f"{at}  ", "dim"), (printable(text, 100), style))
+        self._notes.append((float(event["time"]), line))
+
+    # ---- events that mean the same in every run -------------------------------------------------
+
+    def _on_state(self, event: Record) -> None:
+        if event["source"] == "donor":
+            donor = self._name(event["donor"]) or "a peer"
+            how = f"{size(event['bytes'])} in {event['seconds']:.1f} s"
+            self._note(event, f"{event['peer']} took its state from {donor} ({how})", "green")
+        elif event["source"] == "checkpoint":
+            self._note(event, f"{event['peer']} goes on from its step {event['step']}", "green")
+
+    def _note_fault(self, event: Record) -> None:
+        killed = event["kind"] == "kill"
+        words = "killed" if killed else "joins" if event["kind"] == "join" else event["kind"]
+        said = f"{self._name(event['subject'])} {words} at {percent(self.progress)} of the run"
+        self._note(event, said, "red" if killed else "green")
+
+    def _note_slowdown(self, event: Record) -> None:
+        if float(event["slowdown"]) > 1:
+            said = f"{event['peer']} is slowed {event['slowdown']:g} times on purpose"
+            self._note(event, said, "yellow")
+
+    def _on_checkpoint(self, event: Record) -> None:
+        if event["error"]:
+            self._note(event, f"{event['peer']} has no new checkpoint: {event['error']}", "red")
+        else:
+            self._note(event, f"{event['peer']} wrote a checkpoint at step {event['step']}")
+
+    def _on_daemon(self, event: Record) -> None:
+        took = f"{event['seconds']:.1f} s"
+        self._note(event, f"{event['peer']} restarted its network daemon ({took})", "yellow")
+
+    def _on_evaluated(self, event: Record) -> None:
+        if event["subject"] == "merged":
+            self._note(event, f"held-out loss of the merged model: {nats(event['loss'])}", "cyan")
+
+
+def nats(loss: float) -> str:
+    return f"{loss:.3f}" if math.isfinite(loss) else "-"
