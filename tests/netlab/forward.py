@@ -35,7 +35,10 @@ DEVICE = "t0"
 NETWORK = "10.77.0."
 """Host number i (from 0) is NETWORK followed by i + 2."""
 CONGESTION = "cubic"
-"""Fixed, because what a lossy or jittery line carries depends on it more than on anything else."""
+"""Fixed, because what a line carries depends on it more than on anything else. Measured at 100 ms
+round trip and 100 Mb/s: 128 KiB and their answer take 0.11 s with cubic, 0.41 s after a second of
+silence; with bbr, where nothing but its own timers paces it, 0.1 to 3.7 s on a busy machine.
+"""
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x1, 0x1000, 0x4000
@@ -238,6 +241,8 @@ def main() -> None:
         say({"refused": str(error)})
         return
     pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
+    with contextlib.suppress(PermissionError):
+        os.nice(-15)  # wires do not wait for a processor that the hosts keep busy
     namespaces = [namespace for namespace, _ in hosts]
     say({"namespaces": namespaces})
     forward([tun for _, tun in hosts], Wires({pair: Line(Link(**link)) for pair in pairs}))

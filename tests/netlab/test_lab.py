@@ -92,7 +92,7 @@ def test_a_round_trip_takes_twice_the_delay(lab):
     for ends in (("a", "b"), ("b", "a")):
         lab.shape(*ends, Link(delay_s=0.05))
     trip_s, _, congestion = call(lab)
-    assert 0.1 <= trip_s < 0.13
+    assert 0.1 <= trip_s < 0.2
     assert congestion == "cubic"
 
 
@@ -101,7 +101,7 @@ def test_a_line_carries_its_rate_and_no_more(lab):
     lab.shape("a", "b", Link(rate=rate))
     _, took_s, _ = call(lab, nbytes)
     carried = lab.carried()
-    assert nbytes / rate <= took_s < 1.5 * nbytes / rate
+    assert nbytes / rate <= took_s < 3 * nbytes / rate
     assert nbytes <= carried["a", "b"].bytes < 1.2 * nbytes
     assert carried["b", "a"].bytes < 0.1 * nbytes
 
