@@ -143,3 +143,28 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
 def _difference(mine: bytes, theirs: bytes) -> str:
     keys = differing_keys(mine, theirs)
     return "the swarm trains another run: " + ("; ".join(keys) or "only comments or spaces differ")
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """A process that wants to become a member: its invite, and the user's own run file if any."""
+
+    station: Station
+    invite: Invite
+    given: bytes | None = None
+
+    def enter(self, status: Callable[[], Status], prepare: Callable[[RunFile], None]) -> Link:
+        """Reach the run, learn its file, ``prepare``, and only then be seen by others.
+
+        Raises:
+            UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
+        """
+        station = self.station
+        node = station.run(start_node(station, self.invite))
+        try:
+            run = station.run(learn_run(station, node, self.invite, self.given))
+            prepare(run)
+            return station.run(Link.join(station, node, run, self.invite.owner, status))
+        except BaseException:
+            station.net.run(node.close())
+            raise

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from peers.give import Easel, Giver, Portrait, ask_state
-from peers.link import Link, learn_run, start_node
+from peers.link import Link, Newcomer
 from peers.mover import Mover
 from peers.stageside import StageSide
 from peers.station import Station, until
@@ -81,16 +81,8 @@ class StagePeer:
     def run(self) -> int:
         """Serve until the run is over and its result was given long enough."""
         station = self.station
-        node = station.run(start_node(station, self._invite))
-        try:
-            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
-            self._check_run()
-            self.link = station.run(
-                Link.join(station, node, self.run_file, self._invite.owner, self._status)
-            )
-        except BaseException:
-            station.net.run(node.close())
-            raise
+        newcomer = Newcomer(station, self._invite, self._given)
+        self.link = newcomer.enter(self._status, self._check_run)
         try:
             station.run(self._live())
         except StopRequested:
@@ -196,7 +188,8 @@ class StagePeer:
 
     # ---- building -----------------------------------------------------------------------------
 
-    def _check_run(self) -> None:
+    def _check_run(self, run_file: RunFile) -> None:
+        self.run_file = run_file
         run, peer = self.run_file.config, self.station.peer
         stages = run.pipeline.stages
         if stages < 2:

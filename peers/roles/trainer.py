@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from peers.give import Easel, Giver
-from peers.link import Link, learn_run, start_node
+from peers.link import Link, Newcomer
 from peers.station import Station, until
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig, RunFile
@@ -59,16 +59,8 @@ class TrainerPeer:
     def run(self) -> int:
         """Send microbatches until the run is over. Raises SwarmnetError."""
         station = self.station
-        node = station.run(start_node(station, self._invite))
-        try:
-            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
-            self._read()
-            self.link = station.run(
-                Link.join(station, node, self.run_file, self._invite.owner, self._status)
-            )
-        except BaseException:
-            station.net.run(node.close())
-            raise
+        newcomer = Newcomer(station, self._invite, self._given)
+        self.link = newcomer.enter(self._status, self._read)
         try:
             station.run(self._live())
             reason = "finished"
@@ -134,7 +126,8 @@ class TrainerPeer:
 
     # ---- data ---------------------------------------------------------------------------------
 
-    def _read(self) -> None:
+    def _read(self, run_file: RunFile) -> None:
+        self.run_file = run_file
         run, peer = self.run_file.config, self.station.peer
         if run.pipeline.stages < 2:
             raise ConfigError("this run has no stages: trainers are for runs with [pipeline]")

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from peers.give import Easel, Giver, Portrait, ask_state
-from peers.link import Link, learn_run, start_node
+from peers.link import Link, Newcomer
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
@@ -95,16 +95,8 @@ class Worker:
     def run(self) -> int:
         """Join, train to the end of the run, serve the result. Raises SwarmnetError."""
         station = self.station
-        node = station.run(start_node(station, self._invite))
-        try:
-            self.run_file = station.run(learn_run(station, node, self._invite, self._given))
-            self._build()
-            self.link = station.run(
-                Link.join(station, node, self.run_file, self._invite.owner, self._status)
-            )
-        except BaseException:
-            station.net.run(node.close())
-            raise
+        newcomer = Newcomer(station, self._invite, self._given)
+        self.link = newcomer.enter(self._status, self._build)
         try:
             kept = checkpoint.read(self._checkpoints, {"fingerprint": self.run_file.fingerprint})
             self._open_exchange(kept[1].get("in_weights", []) if kept else [])
@@ -142,7 +134,8 @@ class Worker:
 
     # ---- building -----------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def _build(self, run_file: RunFile) -> None:
+        self.run_file = run_file
         run, peer = self.run_file.config, self.station.peer
         if peer.threads:
             torch.set_num_threads(peer.threads)
