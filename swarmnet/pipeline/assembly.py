@@ -20,6 +20,7 @@ a short break does not get that far.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -106,6 +107,8 @@ class Assembly:
         self._latest: frozenset[str] = frozenset()
         """Who took the last step with me: they come where I am, if they live."""
         self._suspects: dict[str, float] = {}
+        self._astray: dict[str, float] = {}
+        """Since when live mates stand elsewhere, by their last word."""
         self._ripe_since: float | None = None
         self._again_at = 0.0
 
@@ -158,6 +161,7 @@ class Assembly:
         """What to do now, with so many tokens in my own sums; ask when no meeting is under way."""
         if donors := self._ahead(view):
             return Resync(donors)
+        awaited_until = self._awaited_until(view, now)
         fitting = [peer for peer in sorted(view.mates | view.joining) if self._fits(peer)]
         reached = [peer for peer in fitting if not self._suspected(peer, now)]
         total = tokens + sum(self._brings(peer) for peer in reached)
@@ -170,6 +174,8 @@ class Assembly:
         strangers = [peer for peer in sorted(view.mates) if peer not in self._tallies]
         if now >= self._ripe_since + self.place.brief_s:
             strangers = []
+        if now < awaited_until:
+            return Wait(awaited_until, True)
         if not fitting and not strangers:
             return Alone()
         turn = max(self._turn(reached), self._again_at)
@@ -200,6 +206,17 @@ class Assembly:
         if best <= self.past.rank:
             return ()
         return tuple(sorted(peer for peer, rank in ranks.items() if rank == best))
+
+    def _awaited_until(self, view: View, now: float) -> float:
+        """For whom stands elsewhere by its last word: that is old, or it fetches the state.
+
+        Without that two mates whose words are on their way would each step alone, and one of the
+        two pasts would be lost. Each is waited for once until it stands where I stand again.
+        """
+        astray = (p for p in view.mates if p in self._tallies and not self._fits(p))
+        self._astray = {peer: self._astray.get(peer, now) for peer in astray}
+        since = (at for peer, at in self._astray.items() if not self._suspected(peer, now))
+        return max(since, default=-math.inf) + self.place.brief_s
 
     def _fits(self, peer: str) -> bool:
         """It stands where I stand, or will in a moment."""

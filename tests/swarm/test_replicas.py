@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from peers import joined
+from peers import export
 from peers.station import Station
 from swarmnet.config import PeerConfig
 from swarmnet.wire.invite import Invite
@@ -38,7 +38,7 @@ def test_a_fat_peer_and_thin_ones_train_as_replicas_and_become_one(tmp_path: Pat
         herd.wait(lambda: all(averaged(peer) for peer in peers), "consensus at both stages")
         station = Station.open(tmp_path / "export", "export", PeerConfig(host="127.0.0.1"))
         try:
-            found = joined.from_swarm(station, Invite.decode(herd.invite))
+            found = export.from_swarm(station, Invite.decode(herd.invite))
         finally:
             station.close()
     ledger = herd.of("trainer", "trips")[-1]
@@ -50,7 +50,7 @@ def test_a_fat_peer_and_thin_ones_train_as_replicas_and_become_one(tmp_path: Pat
         assert {e["members"] for e in steps} == {1}
         assert {e["samples"] for e in steps[:-1]} == {2}
     assert {e["stage"] for e in herd.of("fat-0", "stage_step")} == {0}
-    joined.save(found, {}, tmp_path / "model")
+    found.save({}, tmp_path / "model")
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").num_parameters() == sum(

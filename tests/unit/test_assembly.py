@@ -73,11 +73,37 @@ def test_a_peer_alone_steps_alone():
     assert one.look(100, view(), 0.0) == Alone()
 
 
-def test_one_that_is_behind_and_was_not_in_the_last_step_is_no_company():
+def test_one_that_is_behind_and_was_not_in_the_last_step_is_no_company_after_a_moment():
     one = machine()
     one.hear(B, tally(50))
     one.advance(Commit.of(Past(), {ME: 100}, {ME: (1,)}))
-    assert one.look(100, view(B), 0.0) == Alone()
+    assert one.look(100, view(B), 7.0) == Wait(7.0 + PLACE.brief_s, ripe=True)
+    assert one.look(100, view(B), 7.0 + PLACE.brief_s) == Alone()
+    one.advance(Commit.of(one.past, {ME: 100}, {ME: (2,)}))
+    assert one.look(100, view(B), 20.0) == Alone()  # it was waited for
+
+
+def test_two_mates_whose_words_are_on_their_way_do_not_both_step_alone():
+    first = Commit.of(Past(), {ME: 100}, {ME: (1,)})
+    second = Commit.of(first.past, {ME: 100}, {ME: (2,)})
+    one, other = machine(second.past), machine(second.past, me=B)
+    one.hear(B, tally(0, first.past))
+    other.hear(ME, tally(0, first.past))
+    for machine_, mate in ((one, B), (other, ME)):
+        assert isinstance(machine_.look(100, view(mate), 0.0), Wait)
+    one.hear(B, tally(100, second.past))
+    assert not isinstance(one.look(100, view(B), 0.1), Alone)
+
+
+def test_one_that_came_back_is_waited_for_again():
+    past = Past().after([1], 100)
+    one = machine(past)
+    one.hear(B, tally(0))
+    assert one.look(100, view(B), 0.0) == Wait(PLACE.brief_s, ripe=True)
+    one.hear(B, tally(0, past))
+    assert not isinstance(one.look(100, view(B), 5.0), Alone)
+    one.hear(B, tally(0))
+    assert one.look(100, view(B), 9.0) == Wait(9.0 + PLACE.brief_s, ripe=True)
 
 
 def test_one_that_took_the_last_step_with_me_is_waited_for():
