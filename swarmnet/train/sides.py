@@ -44,7 +44,8 @@ class Side:
         self.vector = flatten_parameters(self.module, theta.dtype)
         self.spots = spots(self.module)
         self.sink = Sink()
-        split(self.module, self.sink)
+        if not self.first:  # there nobody waits for B, and the split costs a twelfth
+            split(self.module, self.sink)
         self.version: int | None = None
         self._graphs: WeakSet[Graph] = WeakSet()
 
