@@ -38,6 +38,8 @@ from swarmnet.train.stage import StageCore
 from swarmnet.train.stageworks import StageWorks
 from swarmnet.wire.messages import Digest
 
+GPU_AT_ONCE = 4
+"""A GPU computes several short sequences in about the time of one; a CPU thread gains nothing."""
 REPORT_S = 1.0
 SMOOTHING = 0.2
 MATES = ("training", "consensus", "serving")
@@ -113,6 +115,7 @@ class StageSide:
                 thread, self._slowed, work, *arguments
             )
 
+        on_cpu = self.replica.theta.device.type == "cpu"
         setting = Setting(
             tools=_Tools(node, Links(), asyncio.to_thread),
             sight=self,
@@ -124,6 +127,7 @@ class StageSide:
             ),
             limits=self._limits,
             incarnation=self._station.incarnation,
+            at_once=self._station.peer.at_once or (1 if on_cpu else GPU_AT_ONCE),
         )
         target = run.pipeline.batch * run.batch.length
         place = Place(me, self.stage, run.pipeline.stages, target)

@@ -177,6 +177,9 @@ class PeerConfig(Section):
         120.0, gt=0, description="how long a stage peer looks for its stage's state before it ends"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
+    at_once: int = Field(
+        0, ge=0, le=64, description="microbatches a stage computes at once; 0: 4 on a GPU, else 1"
+    )
     slowdown: float = Field(
         1.0,
         ge=1,

@@ -85,6 +85,8 @@ class Setting:
     cargo: Cargo
     limits: Limits
     incarnation: int
+    at_once: int = 1
+    """Waiting microbatches of one shape that are computed as one batch."""
 
 
 Maker = Callable[[StagePlace, Setting, "ServedStage"], Steps]
@@ -114,7 +116,8 @@ class ServedStage:
         self._clock = tools.clock
         self._stage = place.stage
         self._spoke: dict[str, float] = {}
-        self.book = StageBook(Place(place.me, place.stage, place.stages), self._committed)
+        own = Place(place.me, place.stage, place.stages, max_batch=setting.at_once)
+        self.book = StageBook(own, self._committed)
         self.book.behind = True
         self.service = StageService(
             tools.transport, self.book, setting.works, setting.lane, setting.limits

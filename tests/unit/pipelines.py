@@ -185,6 +185,7 @@ class StagePeer:
             cargo=self.engine.cargo,
             limits=limits,
             incarnation=pipeline.incarnations,
+            at_once=pipeline.at_once,
         )
         place = Place(me, stage, stages, pipeline.target)
         self.served = ServedStage(place, setting, self, self.steps)
@@ -309,6 +310,7 @@ class Pipeline:
 
     handover = "direct"
     process = StagePeer
+    at_once = 1
     compute = Weight
 
     def __init__(  # noqa: PLR0913

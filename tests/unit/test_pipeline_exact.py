@@ -84,10 +84,11 @@ class Llamas(Pipeline):
         return by_one_process(self.stages(), tokens)[1]
 
 
-async def trained(counts, wiring, seed, rate):
+async def trained(counts, wiring, seed, rate, at_once=1):
     chance = random.Random(seed)
     target = 8 * ROWS * LENGTH
-    pipeline = Llamas(counts, 1, seed, wiring=wiring, target=target, notice_s=2.0)
+    cls = type("Batched", (Llamas,), {"at_once": at_once})
+    pipeline = cls(counts, 1, seed, wiring=wiring, target=target, notice_s=2.0)
     pipeline.rate = rate
     await pipeline.start()
     pipeline.limit = N
@@ -109,9 +110,11 @@ ROUTES = [((1, 2), "swarm"), ((3, 2), "round_robin"), ((2, 2, 2), "uniform")]
 
 
 @pytest.mark.parametrize(("counts", "wiring"), ROUTES)
-@pytest.mark.parametrize("seed", range(2))
-def test_every_mean_is_that_of_one_process_over_the_samples_of_its_step(counts, wiring, seed):
-    pipeline = run(trained(counts, wiring, seed, rate=0.0))
+@pytest.mark.parametrize(("seed", "at_once"), [(0, 1), (1, 4)])
+def test_every_mean_is_that_of_one_process_over_the_samples_of_its_step(
+    counts, wiring, seed, at_once
+):
+    pipeline = run(trained(counts, wiring, seed, 0.0, at_once))
     seen = 0
     for peer in pipeline.peers.values():
         for commit, mean in zip(peer.commits, peer.engine.core.means, strict=True):
