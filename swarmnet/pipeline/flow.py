@@ -2,7 +2,8 @@
 
 Each receipt tells how long the sample waited at a stage and how long it was worked on. While the
 fullest stage lets a sample wait for less than another one takes, the window grows; when samples
-wait for more than two, it shrinks. So the window follows the latency of the network by itself, and
+wait for more than two, it shrinks, but never below one for each peer and one on its way to each
+stage. So the window follows the latency of the network by itself, and
 several trainers share the stages as senders share a queue (the idea of delay-based congestion
 control, Brakmo and Peterson 1995).
 """
@@ -24,6 +25,11 @@ class Flow:
         self._least = min(stages, most)
         self._waits = [0.0] * stages
         self._since = 0
+
+    def serve(self, peers: int) -> None:
+        """So many serve, all stages together: fewer samples than that leave somebody idle."""
+        self._least = min(peers + len(self._waits), self._most)
+        self.window = max(self.window, self._least)
 
     def waited(self, stage: int, waited_s: float, busy_s: float) -> None:
         """A forward waited so long at ``stage``, and took so long."""

@@ -197,6 +197,7 @@ class TripBook:
             wiring.serve(live.get(stage, ()), now)
             self._live[stage] = frozenset(live.get(stage, ()))
         self._cut_off &= frozenset[str]().union(*self._live)
+        self.flow.serve(sum(map(len, self._live)))
         return self._unpark(now)
 
     def begin(self, load: Load, now: float) -> list[Say]:

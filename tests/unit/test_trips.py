@@ -179,3 +179,17 @@ def test_a_peer_that_comes_back_alone_is_trusted_again_with_each_result():
         held_once(pipeline)
 
     run(main())
+
+
+def test_enough_is_under_way_that_nobody_is_idle():
+    async def main():
+        pipeline = Pipeline((4, 2), work_s=0.5)
+        await pipeline.start()
+        pipeline.limit = N
+        await asyncio.sleep(5.0)
+        [traveller] = pipeline.travellers
+        assert traveller.book.flow.window >= 6
+        await whole(pipeline)
+        held_once(pipeline)
+
+    run(main())
