@@ -28,9 +28,9 @@ from swarmnet.boundary import Boundary
 from swarmnet.config import Batch, Choice, Schedule
 from swarmnet.data import Batches, Corpus
 from swarmnet.data.text import content_hash
-from swarmnet.train.crossing import crossed
 from swarmnet.train.evaluate import held_out_loss
 from swarmnet.train.schedule import rate
+from tests.crossing import crossed
 
 WIDTH, STAGES = 256, 3
 BATCH = Batch(sequences=8, length=128)

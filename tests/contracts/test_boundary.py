@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from swarmnet import registry
 from swarmnet.config import Choice
 from swarmnet.errors import ConfigError, PayloadError
-from swarmnet.train.crossing import crossed
+from tests.crossing import crossed
 
 WIDTH, VOCAB = 32, 50
 EXACT = {"name": "raw", "double": True}

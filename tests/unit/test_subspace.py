@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from swarmnet.boundary._span import FrozenRows, Span
 from swarmnet.boundary.subspace import Subspace
 from swarmnet.errors import ModelError
-from swarmnet.train.crossing import crossed
+from tests.crossing import crossed
 
 WIDTH, K, VOCAB = 24, 6, 40
 CUTS = (1, 2)  # blocks before each cut; one more behind the last one
