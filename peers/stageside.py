@@ -254,14 +254,14 @@ class StageSide:
     def view(self) -> View:
         members, me = self._link.membership, self._link.node.me
         steps = {s: n for s, n in self.served.book.steps.items() if s != self.stage}
-        stages, joining = self._link.stages(MATES), self._link.stages(("syncing",))
+        stages = self._link.stages(MATES)
         for stage, peers in stages.items():
             for peer in peers:
                 status = members.status(peer)
                 if stage != self.stage and status is not None:
                     steps[stage] = max(steps.get(stage, 0), status.step)
         mates = frozenset(stages.get(self.stage, ())) - {me}
-        return View(mates, steps, frozenset(joining.get(self.stage, ())) - {me})
+        return View(mates, steps)
 
     def digest(self) -> Digest:
         phonebook, members = self._link.phonebook, self._link.membership

@@ -59,9 +59,6 @@ class View:
     """The other live peers of my stage."""
     steps: Mapping[int, int]
     """The newest known step of each stage, mine aside; of one that nobody serves the last known."""
-    joining: frozenset[str] = frozenset()
-    """Peers of my stage that fetch its state, as far as is known: mates once they say that they
-    stand where I stand, and nobody waits for them."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class Assembly:
         if donors := self._ahead(view):
             return Resync(donors)
         awaited_until = self._awaited_until(view, now)
-        fitting = [peer for peer in sorted(view.mates | view.joining) if self._fits(peer)]
+        fitting = [peer for peer in sorted(view.mates) if self._fits(peer)]
         reached = [peer for peer in fitting if not self._suspected(peer, now)]
         total = tokens + sum(self._brings(peer) for peer in reached)
         if not self._ripe(total, view):
