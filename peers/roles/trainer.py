@@ -27,7 +27,8 @@ from swarmnet.model import ModelBuilder
 from swarmnet.pipeline.flow import Flow
 from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
-from swarmnet.pipeline.trips import Finished, Load, TripBook
+from swarmnet.pipeline.trip import Finished, Load
+from swarmnet.pipeline.trips import TripBook
 from swarmnet.wire.invite import Invite
 
 MOST_UNDER_WAY = 64

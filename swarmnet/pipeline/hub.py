@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from swarmnet.errors import MessageError
+from swarmnet.pipeline.acts import Say
 from swarmnet.pipeline.service import Limits
-from swarmnet.pipeline.stagebook import Say
 from swarmnet.wire.letters import Backward, Forward, Receipt, Resume
 from swarmnet.wire.messages import Message
 

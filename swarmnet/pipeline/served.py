@@ -19,8 +19,9 @@ from swarmnet.exchange.subject import Cargo, Vector
 from swarmnet.pipeline.assembly import Assembly, View
 from swarmnet.pipeline.assembly import Place as StagePlace
 from swarmnet.pipeline.past import Commit, Past
+from swarmnet.pipeline.record import Place
 from swarmnet.pipeline.service import Lane, Limits, StageService
-from swarmnet.pipeline.stagebook import Place, StageBook
+from swarmnet.pipeline.stagebook import StageBook
 from swarmnet.pipeline.stepping import Company, Sight, Sums
 from swarmnet.pipeline.steps import Steps
 from swarmnet.pipeline.together import Together
@@ -283,7 +284,6 @@ class ServedStage:
             tally, now = self.stepping.tally(), self._clock()
             if tally is not None and (tally != told or now > told_at + RENEW_S):
                 told, told_at = tally, now
-                view = self.view()
-                for mate in view.mates | view.joining:
+                for mate in self.view().mates:
                     self.service.post.send(mate, tally)
             await asyncio.sleep(TELL_S)

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 from swarmnet.errors import MessageError, PayloadError
 from swarmnet.exchange.transport import Transport
+from swarmnet.pipeline.acts import Act, Drop, Say
 from swarmnet.pipeline.post import Post
-from swarmnet.pipeline.stagebook import Act, Drop, Record, Say, StageBook, Task
+from swarmnet.pipeline.record import Record, Task
+from swarmnet.pipeline.stagebook import StageBook
 from swarmnet.pipeline.works import Works
 from swarmnet.wire.letters import Backward, Fates, Forget, Forward, Inquire, Resume
 from swarmnet.wire.messages import Message

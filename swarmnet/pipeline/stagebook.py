@@ -16,12 +16,13 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
 
 from swarmnet.errors import MessageError
-from swarmnet.pipeline.works import NOTHING, Answer, Entry, Exit, Gradient, Handle
+from swarmnet.pipeline.acts import Act, Drop, Say
+from swarmnet.pipeline.record import Phase, Place, Record, Task
+from swarmnet.pipeline.works import NOTHING, Answer, Entry, Exit, Gradient
 from swarmnet.wire.letters import (
+    MAX_SAMPLES,
     Backward,
     Fate,
     Fates,
@@ -33,7 +34,6 @@ from swarmnet.wire.letters import (
     Resume,
     mask_stages,
 )
-from swarmnet.wire.messages import Message
 
 LATEST_W = 8
 """Weight gradients that may wait while other work goes first: each keeps its activations."""
@@ -46,98 +46,6 @@ ABANDONED_S = 120.0
 trainer finds out that nobody has the sample, and sends it again."""
 FORGOTTEN_S = 900.0
 """Nobody resumes a trip after so long: answered samples go, whether a trainer said so or not."""
-
-
-class Phase(Enum):
-    """Where a sample is within this peer: what it waits for, or what is done with it now.
-
-    HEAVY: answered, its weight gradient waits. ANSWERED: nothing is left to do.
-    """
-
-    WAITING = auto()
-    FORWARDING = auto()
-    SENT = auto()
-    GOT = auto()
-    TURNING = auto()
-    HEAVY = auto()
-    ANSWERED = auto()
-
-
-class Task(Enum):
-    """What the compute thread does next."""
-
-    FORWARD = auto()
-    BACKWARD = auto()
-    WEIGH = auto()
-
-
-@dataclass(frozen=True)
-class Say:
-    """Send this letter."""
-
-    peer: str
-    letter: Message
-    payload: tuple[memoryview, ...] = ()
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Free what the compute thread keeps for this forward."""
-
-    handle: Handle
-
-
-Act = Say | Drop
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this peer stands, and how much it takes on."""
-
-    me: str
-    stage: int
-    stages: int
-    max_waiting: int = 16
-    max_held: int = 128
-    max_batch: int = 1
-
-    @property
-    def last(self) -> bool:
-        return self.stage == self.stages - 1
-
-
-@dataclass
-class Record:
-    """One sample. ``since``: when it began to wait for what it waits for."""
-
-    letter: Forward
-    entry: Entry
-    since: float
-    route: tuple[str, ...]
-    attempt: int
-    mask: frozenset[int]
-    phase: Phase = Phase.WAITING
-    handle: Handle = None
-    version: int = 0
-    output: memoryview = NOTHING
-    gradient: memoryview = NOTHING
-    answer: memoryview | None = None
-    awaits: bool = False
-    """The output is sent and its gradient has not come."""
-    forgotten: bool = False
-    """In the compute thread's hands when its trainer forgot it: nothing shall come of it."""
-    loss: float = 0.0
-    tokens: int = 0
-    waited_s: float = 0.0
-    busy_s: float = 0.0
-
-    def sender(self, place: Place) -> str:
-        """Whose output came in."""
-        return self.route[place.stage - 1] if place.stage else self.letter.trainer
-
-    def receiver(self, place: Place) -> str:
-        """Who gets the output and gives its gradient; nobody behind the tail."""
-        return "" if place.last else self.route[place.stage + 1]
 
 
 class StageBook:
@@ -469,17 +377,14 @@ class StageBook:
             if record is not None:
                 by_trainer.setdefault(record.letter.trainer, []).append(sample)
         return [
-            Say(
-                trainer,
-                Fates(
-                    stage=self.place.stage,
-                    step=step,
-                    samples=tuple(own),
-                    fates=(fate,) * len(own),
-                ),
-            )
+            Say(trainer, self._fates(own[start : start + MAX_SAMPLES], fate, step))
             for trainer, own in by_trainer.items()
+            for start in range(0, len(own), MAX_SAMPLES)
         ]
+
+    def _fates(self, samples: Sequence[int], fate: Fate, step: int) -> Fates:
+        fates = (fate,) * len(samples)
+        return Fates(stage=self.place.stage, step=step, samples=tuple(samples), fates=fates)
 
     def _check_sender(self, peer: str, letter: Forward) -> None:
         self._check_route(letter.route)

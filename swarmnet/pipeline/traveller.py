@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from swarmnet.errors import MessageError
 from swarmnet.exchange.transport import Transport
+from swarmnet.pipeline.acts import Say
 from swarmnet.pipeline.hub import Hub
 from swarmnet.pipeline.post import Post
 from swarmnet.pipeline.service import Limits
-from swarmnet.pipeline.stagebook import Say
-from swarmnet.pipeline.trips import Finished, Load, TripBook
+from swarmnet.pipeline.trip import Finished, Load
+from swarmnet.pipeline.trips import TripBook
 from swarmnet.wire.letters import Backward, Fates, Forward, Receipt
 from swarmnet.wire.messages import Message
 

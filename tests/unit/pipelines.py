@@ -19,7 +19,8 @@ from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.served import ServedStage, Setting, together
 from swarmnet.pipeline.service import Limits
 from swarmnet.pipeline.traveller import Traveller
-from swarmnet.pipeline.trips import Load, TripBook
+from swarmnet.pipeline.trip import Load
+from swarmnet.pipeline.trips import TripBook
 from swarmnet.pipeline.works import NOTHING, Answer, Exit
 from swarmnet.registry import find
 from swarmnet.sim.clock import now

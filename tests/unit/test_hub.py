@@ -6,8 +6,8 @@ import random
 import pytest
 
 from swarmnet.errors import MessageError
+from swarmnet.pipeline.acts import Say
 from swarmnet.pipeline.hub import Hub
-from swarmnet.pipeline.stagebook import Say
 from swarmnet.sim.clock import run
 from swarmnet.wire.letters import Backward, Forward, Receipt, Resume
 from tests.unit.pipelines import LENGTH, LIMITS, ROWS, Pipeline

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from swarmnet.pipeline.stagebook import Phase
+from swarmnet.pipeline.record import Phase
 from swarmnet.sim.clock import run
 from tests.unit.pipelines import Pipeline
 
