@@ -7,22 +7,19 @@ next one. A peer that is syncing gives nothing but the run file.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import queue
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from pydantic import ValidationError
 
+from peers.portrait import Easel, Facts, Portrait
 from swarmnet.errors import DeadlinePassed, LinkError, PayloadError, StreamCut
 from swarmnet.events import StateServed
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.net.transfer import Limits, Partial, Served, fetch, serve_blob
 from swarmnet.train import parcel
-from swarmnet.wire.messages import Count, Get, Seconds
+from swarmnet.wire.messages import Get
 
 TOPIC = "give"
 DEADLINE_S = 20.0
@@ -31,50 +28,6 @@ COPY_S = 60.0
 TRIES = 3
 MAX_COPIES = 2
 """States that are given away at once; each is a copy of the whole."""
-
-
-@dataclass(frozen=True)
-class Portrait:
-    """One peer's state at a step boundary, and the numbers that go with it."""
-
-    tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
-
-
-class Facts(BaseModel):
-    """The numbers that must go with a state, as a stranger may write them."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-    step: Count
-    tokens: Count
-    elapsed_s: Seconds
-    met: bool
-
-
-class Easel:
-    """Where the network asks for portraits and the training thread paints them."""
-
-    def __init__(self) -> None:
-        self._wanted: queue.SimpleQueue[concurrent.futures.Future[Portrait]] = queue.SimpleQueue()
-
-    def want(self) -> concurrent.futures.Future[Portrait]:
-        future: concurrent.futures.Future[Portrait] = concurrent.futures.Future()
-        self._wanted.put(future)
-        return future
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody waits for a portrait."""
-        return not self._wanted.empty()
-
-    def paint(self, make: Callable[[], Portrait]) -> None:
-        """Training thread, between steps: one portrait serves everybody who waits."""
-        portrait: Portrait | None = None
-        while not self._wanted.empty():
-            future = self._wanted.get()
-            if future.set_running_or_notify_cancel():
-                portrait = portrait or make()
-                future.set_result(portrait)
 
 
 class Giver:

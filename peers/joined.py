@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.give import Portrait, ask_state
+from peers.give import ask_state
 from peers.link import REFERENCE, Link
+from peers.portrait import Portrait
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunFile
 from swarmnet.errors import ConfigError, LinkError, ModelError, PeerFault, UnreachableError

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from peers.give import Portrait
 from peers.link import Link
+from peers.portrait import Portrait
 from peers.station import Station
 from peers.steps import Ground, progress
 from swarmnet.boundary import Boundary

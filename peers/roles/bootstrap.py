@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers.give import TOPIC, Easel, Giver
+from peers.give import TOPIC, Giver
 from peers.link import REFERENCE, Link
+from peers.portrait import Easel
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.errors import StopRequested, StorageError

@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 
-from peers.give import Easel, Giver, Portrait, ask_state
+from peers.give import Giver, ask_state
 from peers.link import Link, Newcomer
 from peers.mover import Mover
+from peers.portrait import Easel, Portrait
 from peers.stageside import StageSide
 from peers.station import Station, until
 from swarmnet.config import RunFile

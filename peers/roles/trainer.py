@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import psutil
 
-from peers.give import Easel, Giver
+from peers.give import Giver
 from peers.link import Link, Newcomer
+from peers.portrait import Easel
 from peers.station import Station, until
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig, RunFile

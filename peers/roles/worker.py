@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from concurrent.futures import Future
-from pathlib import Path
 
-import psutil
 import torch
 
-from peers.give import Easel, Giver, Portrait, ask_state
+from peers.account import Account
+from peers.donors import DONOR_STATES, Donors
+from peers.give import Giver
+from peers.keeper import Keeper
 from peers.link import Link, Newcomer
+from peers.portrait import Easel, Portrait
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
-from swarmnet.errors import (
-    LinkError,
-    PeerFault,
-    StopRequested,
-    StorageError,
-    UnreachableError,
-)
+from swarmnet.errors import StorageError
 from swarmnet.events import (
-    CheckpointWritten,
     ExchangeDone,
     MemoryReserved,
-    PeerFinished,
     PeerStarted,
     StateTaken,
     StepDone,
@@ -45,18 +38,12 @@ from swarmnet.exchange.membership import Status
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 from swarmnet.model import ModelBuilder
-from swarmnet.train import checkpoint
 from swarmnet.train.budget import reserved
 from swarmnet.train.loop import Step, Trainer, choose_device
 from swarmnet.train.replica import Replica
 from swarmnet.wire.invite import Invite
 
-DONOR_STATES = ("training", "paused", "consensus", "serving")
-WAIT_FOR_OTHERS_S = 20.0
-"""A peer that was invited knows of somebody; until it sees anybody it must not begin alone."""
 POLL_S = 0.02
-DONOR_TRIES = 5
-"""Rounds of asking everybody for state, before a joiner gives up on a swarm that trains."""
 BUSY_MACHINE = 4.0
 """Seconds that a second of work may take where others work too."""
 SETTLE_S = 2.0
@@ -71,19 +58,10 @@ class Worker:
         self._invite = invite
         self._given = given
         self.state = "syncing"
-        self._tokens = 0
-        self._base_elapsed_s = 0.0
-        self._began: float | None = None
-        self._train_s = 0.0
-        self._stall_s = 0.0
-        self._rate = 0.0
-        self._counts = {"ok": 0, "solo": 0, "failed": 0}
-        self._bytes = 0
-        self._first_step = 0
+        self._account = Account()
         self._easel = Easel()
         self._watched: list[Future[None]] = []
-        self._writer: threading.Thread | None = None
-        self._checkpoint_due = 0.0
+        self._keeper: Keeper
         self.trainer: Trainer
         self.replica: Replica
         self.gossip: Gossip
@@ -98,9 +76,9 @@ class Worker:
         newcomer = Newcomer(station, self._invite, self._given)
         self.link = newcomer.enter(self._status, self._build)
         try:
-            kept = checkpoint.read(self._checkpoints, {"fingerprint": self.run_file.fingerprint})
-            self._open_exchange(kept[1].get("in_weights", []) if kept else [])
-            self._take_state(Portrait(*kept) if kept else None)
+            kept = self._keeper.read()
+            self._open_exchange(kept.facts.get("in_weights", []) if kept else [])
+            self._take_state(kept)
             return self._live()
         finally:
             station.net.run(self.link.leave())
@@ -122,9 +100,9 @@ class Worker:
         return 0
 
     def _farewell(self, reason: str) -> None:
-        if self.trainer.steps > self._first_step:
+        if self.trainer.steps > self._account.first_step:
             self._write_checkpoint(wait=True)
-        self._log_finished(reason)
+        self.station.log.emit(self._account.finished(reason, self.trainer.steps))
 
     def _check_network(self) -> None:
         """Nobody else would notice. Raises UnreachableError, or whatever bug ended the meetings."""
@@ -139,6 +117,9 @@ class Worker:
         run, peer = self.run_file.config, self.station.peer
         if peer.threads:
             torch.set_num_threads(peer.threads)
+        self._keeper = Keeper(
+            self.station.out, run_file.fingerprint, peer.checkpoint_s, self.station.log.emit
+        )
         device = choose_device(peer.device)
         self.builder: ModelBuilder = run.model.build("model", peer.models)
         module = self.builder.build(run.seed).to(device)
@@ -205,66 +186,41 @@ class Worker:
             UnreachableError: nobody of the swarm is seen, or nobody gives a sound state.
         """
         began = time.monotonic()
+        donors = Donors(self.station, self.link)
         if kept is not None:
-            self._adopt(kept, resumed=True)
+            self._resume(kept)
             self._log_state("checkpoint", began)
-        elif self._sees_a_trained_peer():
-            donor, portrait = self._fetch()
-            size = sum(4 * t.numel() for t in portrait.tensors.values())
+        elif self._sees_a_state(donors):
+            size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
+            donor, _ = donors.fetch(size, self._adopt)
             self._log_state("donor", began, donor, size)
             self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
-        self._first_step = self.trainer.steps
+        self._account.first_step = self.trainer.steps
 
-    def _sees_a_trained_peer(self) -> bool:
-        """Whether somebody has taken a step. Waits until anybody at all is seen."""
-        deadline = time.monotonic() + WAIT_FOR_OTHERS_S
-        while not self.link.membership.alive(time.monotonic()):
-            if time.monotonic() > deadline:
-                raise UnreachableError("connected, but no record of any other peer can be read")
-            if self.station.stop.wait(POLL_S):
-                raise StopRequested(f"stopped by {self.station.stop.reason}")
-        return bool(self._donors())
+    def _sees_a_state(self, donors: Donors) -> bool:
+        donors.await_anybody()
+        return bool(donors.seen())
 
-    def _donors(self) -> list[str]:
-        """Live peers that have taken a step, those with most tokens first."""
-        members = self.link.membership
-        live = self.link.workers(DONOR_STATES)
-        steps = {peer: status.step for peer in live if (status := members.status(peer))}
-        return sorted((p for p in steps if steps[p] > 0), key=lambda p: (-steps[p], p))
-
-    def _fetch(self) -> tuple[str, Portrait]:
-        limit = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-        problem: Exception | None = None
-        for _ in range(DONOR_TRIES):
-            for donor in self._donors():
-                try:
-                    portrait = self.station.run(ask_state(self.link.node, donor, "state", limit))
-                    self._adopt(portrait, resumed=False)
-                except (LinkError, PeerFault) as error:
-                    problem = error
-                else:
-                    return donor, portrait
-            if self.station.stop.wait(1.0):
-                raise StopRequested(f"stopped by {self.station.stop.reason}")
-        raise UnreachableError(f"nobody gives a sound state: {problem}") from problem
-
-    def _adopt(self, portrait: Portrait, *, resumed: bool) -> None:
+    def _adopt(self, portrait: Portrait) -> None:
+        """Raises PayloadError when it does not fit this run."""
         facts = portrait.facts
         self.replica.load(portrait.tensors, met=bool(facts["met"]))
         self.trainer.steps = facts["step"]
-        self._base_elapsed_s = float(facts["elapsed_s"])
-        if resumed:
-            self.gossip.window.resume(self.trainer.steps)
-            self._tokens = facts["tokens"]
+        self._account.base_elapsed_s = float(facts["elapsed_s"])
+
+    def _resume(self, kept: Portrait) -> None:
+        self._adopt(kept)
+        self.gossip.window.resume(self.trainer.steps)
+        self._account.tokens = kept.facts["tokens"]
 
     # ---- training -----------------------------------------------------------------------------
 
     def _train(self) -> bool:
         """Inner steps until the run is over (True) or this process was told to leave (False)."""
         station, phonebook = self.station, self.link.phonebook
-        self._checkpoint_due = time.monotonic() + station.peer.checkpoint_s
+        self._keeper.restart()
         while not station.stop:
             self._check_network()
             if phonebook.order == "pause":
@@ -281,14 +237,10 @@ class Worker:
         self._boundary(progress)
         stall_s = self.desk.waited_s - waited_s
         step = self._paced_step(progress)
-        if self._began is None:
-            self._began = time.monotonic()
+        if self._account.begin():
             self.link.phonebook.nudge()  # whoever joins now must see that there is a state to copy
         seconds = time.perf_counter() - started
-        self._tokens += step.tokens
-        self._train_s += seconds
-        self._stall_s += stall_s
-        self._rate = self._tokens_per_second(step.tokens, seconds)
+        self._account.stepped(step, seconds, stall_s)
         self.station.log.emit(
             StepDone(
                 step=self.trainer.steps,
@@ -318,7 +270,7 @@ class Worker:
 
     def _between_steps(self) -> None:
         self._easel.paint(self._portrait)
-        if time.monotonic() >= self._checkpoint_due:
+        if self._keeper.due and not self._keeper.busy:
             self._write_checkpoint(wait=False)
 
     def _pause(self) -> None:
@@ -385,44 +337,20 @@ class Worker:
 
     # ---- state on disk and for others -----------------------------------------------------------
 
-    @property
-    def _checkpoints(self) -> Path:
-        return self.station.out / "checkpoint"
-
     def _portrait(self) -> Portrait:
         facts = {
             "fingerprint": self.run_file.fingerprint,
             "step": self.trainer.steps,
-            "tokens": self._tokens,
-            "elapsed_s": self._elapsed_s(),
+            "tokens": self._account.tokens,
+            "elapsed_s": self._account.elapsed_s,
             "met": self.replica.met,
         }
         return Portrait(self.replica.tensors(), facts)
 
     def _write_checkpoint(self, *, wait: bool) -> None:
-        """Copy now, write beside training; a refusing disk is an event, not an end."""
-        self._checkpoint_due = time.monotonic() + self.station.peer.checkpoint_s
-        if self._writer is not None:
-            if self._writer.is_alive() and not wait:
-                return
-            self._writer.join()
-        portrait, began = self._portrait(), time.monotonic()
-        facts = {**portrait.facts, "in_weights": list(self.gossip.settling.in_weights)}
-
-        def write() -> None:
-            size, problem = 0, ""
-            try:
-                size = checkpoint.write(self._checkpoints, portrait.tensors, facts)
-            except StorageError as error:
-                problem = str(error)
-            seconds = time.monotonic() - began
-            event = CheckpointWritten(portrait.facts["step"], seconds, size, problem)
-            self.station.log.emit(event)
-
-        self._writer = threading.Thread(target=write, name="swarmnet-checkpoint", daemon=True)
-        self._writer.start()
-        if wait:
-            self._writer.join()
+        portrait = self._portrait()
+        in_weights = list(self.gossip.settling.in_weights)
+        self._keeper.write(portrait, {**portrait.facts, "in_weights": in_weights}, wait=wait)
 
     # ---- numbers --------------------------------------------------------------------------------
 
@@ -432,10 +360,10 @@ class Worker:
             counter=0,
             state=self.state,
             role="worker",
-            tokens=self._tokens,
-            elapsed_s=self._elapsed_s(),
+            tokens=self._account.tokens,
+            elapsed_s=self._account.elapsed_s,
             step=self.trainer.steps,
-            rate=self._rate,
+            rate=self._account.rate,
         )
 
     def _change_state(self, state: str) -> None:
@@ -444,23 +372,11 @@ class Worker:
             self.gossip.stance = "train"
         self.link.phonebook.nudge()
 
-    def _elapsed_s(self) -> float:
-        since = time.monotonic() - self._began if self._began is not None else 0.0
-        return self._base_elapsed_s + since
-
     def _progress(self) -> float:
-        return self.link.progress.share(self._tokens, self._elapsed_s())
-
-    def _tokens_per_second(self, tokens: int, seconds: float) -> float:
-        now = tokens / max(seconds, 1e-6)
-        return now if not self._rate else self._rate + 0.1 * (now - self._rate)
+        return self.link.progress.share(self._account.tokens, self._account.elapsed_s)
 
     def _note_exchange(self, event: ExchangeDone) -> None:
-        """Both threads come here; counters are only read after both are done."""
-        kind = {"ok": "ok", "solo": "solo", "failed": "failed", "pending": "failed"}
-        if event.outcome in kind:
-            self._counts[kind[event.outcome]] += 1
-        self._bytes += event.bytes_sent
+        self._account.note(event)
         self.station.log.emit(event)
 
     def _log_state(self, source: str, began: float, donor: str = "", size: int = 0) -> None:
@@ -472,20 +388,6 @@ class Worker:
                 seconds=time.monotonic() - began,
                 bytes=size,
                 donor=donor,
-            )
-        )
-
-    def _log_finished(self, reason: str) -> None:
-        self.station.log.emit(
-            PeerFinished(
-                reason=reason,
-                steps=self.trainer.steps - self._first_step,
-                tokens=self._tokens,
-                bytes_sent=self._bytes,
-                train_s=self._train_s,
-                stall_s=self._stall_s,
-                memory=psutil.Process().memory_info().rss,
-                **self._counts,
             )
         )
 
