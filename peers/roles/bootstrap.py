@@ -11,10 +11,11 @@ from peers.give import TOPIC, Giver
 from peers.link import REFERENCE, Link
 from peers.portrait import Easel
 from peers.station import Station
-from swarmnet.config import RunFile
+from swarmnet.config import RunConfig, RunFile
 from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import PeerStarted
 from swarmnet.exchange.membership import Status
+from swarmnet.model import ModelBuilder
 from swarmnet.net.daemon import Listen
 from swarmnet.net.identity import load_or_create
 from swarmnet.net.node import Node, NodeOptions
@@ -43,8 +44,13 @@ class Bootstrap:
         self.invite: Invite
 
     def start(self) -> Invite:
-        """Begin (or, with the same folder, continue) the run. Raises AddressError."""
+        """Begin (or, with the same folder, continue) the run.
+
+        Raises:
+            AddressError: it cannot listen there. ModelError: no such model, or it cannot be cut so.
+        """
         station = self.station
+        _check_cut(self._run.config)
         self._keep_run_file()
         owner = load_or_create(station.out / OWNER_KEY)
         self._link = station.run(self._open(owner.peer_id))
@@ -97,6 +103,13 @@ class Bootstrap:
 
 def _status() -> Status:
     return Status(incarnation=0, counter=0, state="serving", role="bootstrap")
+
+
+def _check_cut(run: RunConfig) -> None:
+    """Said here, before anybody is invited; a model folder is only where peers have it."""
+    if run.pipeline.stages > 1 and not run.model.options.get("folder"):
+        builder: ModelBuilder = run.model.build("model", {})
+        builder.plan(run.pipeline.stages)
 
 
 def write_invite(invite: Invite, path: Path) -> None:

@@ -394,7 +394,8 @@ class TripBook:
             done = Finished(trip.sample, trip.loss / tokens, tokens, now - trip.began)
             self.finished.append(done)
             trip.loss = None
-        self.flow.completed(now - trip.began)
+        if trip.attempt == 0:
+            self.flow.completed(now - trip.began)
         return self._close(trip)
 
     # ---- commits ----------------------------------------------------------------------------

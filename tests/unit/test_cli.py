@@ -72,6 +72,15 @@ def test_a_bad_run_file(
     assert not (tmp_path / "out").exists()
 
 
+def test_more_stages_than_the_model_has_blocks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cut = ("--set", "pipeline.stages=99")
+    code, said = fails(capsys, "bootstrap", "pipeline", "--out", str(tmp_path), *cut)
+    assert code == 2
+    assert "between 1 and 6 stages" in said
+
+
 def test_a_run_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(capsys, "bootstrap", "no/such.toml")
     assert code == 2
