@@ -19,11 +19,13 @@ from swarmnet.exchange.transport import Handler
 from swarmnet.net.daemon import Listen
 from swarmnet.net.node import Node, NodeOptions
 from swarmnet.net.phonebook import Phonebook, PhonebookOptions
+from swarmnet.sharing import Span
 from swarmnet.wire.invite import Invite, parse_address
 
 REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
+READING = ("training",)
 REFERENCE = "run.toml"
 """The run file's name inside ``--out``."""
 
@@ -64,6 +66,15 @@ class Link:
         members = self.membership
         live = members.alive(time.monotonic(), states)
         return [p for p in live if (status := members.status(p)) and status.role == "worker"]
+
+    def readers(self, role: str) -> dict[str, Span]:
+        """Who of ``role`` reads now, and how far each has come. Who is only suspected still does."""
+        members, found = self.membership, dict[str, Span]()
+        for peer in members.alive(time.monotonic(), READING, suspects=True):
+            status = members.status(peer)
+            if status is not None and status.role == role:
+                found[peer] = Span(status.since, status.read)
+        return found
 
     def stages(self, states: tuple[str, ...] = SERVING) -> dict[int, list[str]]:
         """Live stage peers in one of ``states`` by the stage that they serve."""

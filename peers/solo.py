@@ -47,7 +47,7 @@ def train_alone(
     inner = Choice.model_validate({"name": run.inner.name, **run.inner.options, "lr": lr})
     run = run.model_copy(update={"inner": inner, "seed": seed})
     replica = Replica(run.model.build("model", {}).build(seed).to(device), run, seed)
-    trainer = Trainer(run, replica, Batches(corpus.train, run.batch, seed, "alone"))
+    trainer = Trainer(run, replica, Batches(corpus.train, run, "alone"))
     tokens = sum(trainer.step(step / steps).tokens for step in range(steps))
     loss, _ = held_out_loss(replica.module, corpus.held_out, run.batch, HELD_OUT_TOKENS)
     return SoloResult(steps, lr, loss, tokens)

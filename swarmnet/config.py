@@ -139,6 +139,7 @@ class RunConfig(Section):
     membership: Membership = Membership()
     model: Choice
     data: Choice = Choice(name="stdlib")
+    sharing: Choice = Choice(name="rendezvous")
     inner: Choice = Choice(name="adamw")
     outer: Choice = Choice(name="average")
     cadence: Choice = Choice(name="every_h")

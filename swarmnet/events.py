@@ -175,6 +175,16 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True)
+class BlocksRead(Event):
+    """Blocks of text that this peer has read to their end, of ``of`` in the epoch."""
+
+    name = "blocks_read"
+    epoch: int
+    blocks: list[int]
+    of: int
+
+
+@dataclass(frozen=True)
 class ExchangeDone(Event):
     """One window's meeting. ``outcome`` is ok, solo, failed, pending or late.
 

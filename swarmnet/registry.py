@@ -24,6 +24,7 @@ FOLDERS = (
     "cadence",
     "model",
     "data",
+    "sharing",
     "wiring",
     "boundary",
 )

@@ -16,6 +16,7 @@ import psutil
 
 from peers.give import Giver
 from peers.link import Link, Newcomer
+from peers.reading import FellowReaders, told
 from peers.portrait import Easel
 from peers.station import Station, until
 from swarmnet.boundary import Boundary
@@ -63,6 +64,7 @@ class TrainerPeer:
         station = self.station
         newcomer = Newcomer(station, self._invite, self._given)
         self.link = newcomer.enter(self._status, self._read)
+        self._fellows = FellowReaders(self.link, "trainer")
         try:
             station.run(self._live())
             reason = "finished"
@@ -77,6 +79,10 @@ class TrainerPeer:
 
     async def _live(self) -> None:
         await self._open()
+        spans = self._fellows.view().values()
+        if spans and not self._batches.sharing.span.read:
+            # What others have come past was read.
+            self._batches.sharing.follow(max(span.read for span in spans))
         self._change_state("training")
         running = [
             asyncio.create_task(work)
@@ -137,7 +143,7 @@ class TrainerPeer:
         self._width = builder.plan(run.pipeline.stages).width
         corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
         me = self.station.identity.peer_id
-        self._batches = Batches(corpus.train, run.batch, run.seed, me)
+        self._batches = Batches(corpus.train, run, me)
         self.station.log.emit(
             PeerStarted(
                 role="trainer",
@@ -159,7 +165,9 @@ class TrainerPeer:
         if self.state != "training" or self._over():
             return None
         batch = self.run_file.config.batch
-        ids = self._batches.batch(self._next).numpy().astype(np.int32)
+        ids = self._batches.next(self._fellows.view()).numpy().astype(np.int32)
+        for event in told(self._batches.sharing.finished()):
+            self.station.log.emit(event)
         self._next += 1
         if self._began is None:
             self._began = time.monotonic()
@@ -192,6 +200,7 @@ class TrainerPeer:
         return time.monotonic() - self._began if self._began is not None else 0.0
 
     def _status(self) -> Status:
+        span = self._batches.sharing.span
         return Status(
             incarnation=0,
             counter=0,
@@ -201,6 +210,8 @@ class TrainerPeer:
             elapsed_s=self._elapsed_s(),
             step=self._next,
             rate=self._rate,
+            since=span.since,
+            read=span.read,
         )
 
     def _change_state(self, state: str) -> None:

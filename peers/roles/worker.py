@@ -19,6 +19,7 @@ from peers.give import Giver
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
+from peers.reading import FellowReaders, told
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
@@ -76,6 +77,7 @@ class Worker:
         newcomer = Newcomer(station, self._invite, self._given)
         self.link = newcomer.enter(self._status, self._build)
         try:
+            self._fellows = FellowReaders(self.link, "worker")
             kept = self._keeper.read()
             self._open_exchange(kept.facts.get("in_weights", []) if kept else [])
             self._take_state(kept)
@@ -126,7 +128,7 @@ class Worker:
         corpus: Corpus = run.data.build("data", self.builder.tokenizer(), peer.texts)
         me = self.station.identity.peer_id
         self.replica = Replica(module, run, seed=self.station.incarnation)
-        self.trainer = Trainer(run, self.replica, Batches(corpus.train, run.batch, run.seed, me))
+        self.trainer = Trainer(run, self.replica, Batches(corpus.train, run, me))
         self.station.log.emit(
             PeerStarted(
                 role="worker",
@@ -192,7 +194,8 @@ class Worker:
             self._log_state("checkpoint", began)
         elif self._sees_a_state(donors):
             size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-            donor, _ = donors.fetch(size, self._adopt)
+            donor, portrait = donors.fetch(size, self._adopt)
+            self.trainer.batches.sharing.follow(portrait.facts.get("place", 0))
             self._log_state("donor", began, donor, size)
             self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
@@ -214,6 +217,7 @@ class Worker:
         self._adopt(kept)
         self.gossip.window.resume(self.trainer.steps)
         self._account.tokens = kept.facts["tokens"]
+        self.trainer.batches.resume(kept.facts["reading"])
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -257,7 +261,7 @@ class Worker:
     def _paced_step(self, progress: float) -> Step:
         """One inner step, as long as it would take on a machine ``slowdown`` times slower."""
         began, worked = time.perf_counter(), time.thread_time()
-        step = self.trainer.step(progress)
+        step = self.trainer.step(progress, self._fellows.view())
         # A process that was stopped within the step has not worked for as long as it took.
         busy_s = BUSY_MACHINE * (time.thread_time() - worked)
         took = min(time.perf_counter() - began, busy_s)
@@ -269,6 +273,8 @@ class Worker:
             self._note_exchange(event)
 
     def _between_steps(self) -> None:
+        for event in told(self.trainer.batches.sharing.finished()):
+            self.station.log.emit(event)
         self._easel.paint(self._portrait)
         if self._keeper.due and not self._keeper.busy:
             self._write_checkpoint(wait=False)
@@ -344,17 +350,22 @@ class Worker:
             "tokens": self._account.tokens,
             "elapsed_s": self._account.elapsed_s,
             "met": self.replica.met,
+            "place": self.trainer.batches.sharing.span.read,
         }
         return Portrait(self.replica.tensors(), facts)
 
     def _write_checkpoint(self, *, wait: bool) -> None:
         portrait = self._portrait()
-        in_weights = list(self.gossip.settling.in_weights)
-        self._keeper.write(portrait, {**portrait.facts, "in_weights": in_weights}, wait=wait)
+        own = {
+            "in_weights": list(self.gossip.settling.in_weights),
+            "reading": self.trainer.batches.position(),
+        }
+        self._keeper.write(portrait, {**portrait.facts, **own}, wait=wait)
 
     # ---- numbers --------------------------------------------------------------------------------
 
     def _status(self) -> Status:
+        span = self.trainer.batches.sharing.span
         return Status(
             incarnation=0,
             counter=0,
@@ -364,6 +375,8 @@ class Worker:
             elapsed_s=self._account.elapsed_s,
             step=self.trainer.steps,
             rate=self._account.rate,
+            since=span.since,
+            read=span.read,
         )
 
     def _change_state(self, state: str) -> None:

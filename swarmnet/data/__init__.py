@@ -2,8 +2,7 @@
 
 A choice in this folder turns text into two id vectors: what is trained on and what is held out.
 The held-out share is chosen by hashed names, so that every peer holds out the same text without
-asking anybody. Nobody deals out blocks: each peer draws its own windows at random from its own
-stream of numbers, which needs no knowledge of how many others read.
+asking anybody. Which windows of it a peer reads is the run's ``sharing``.
 """
 
 from __future__ import annotations

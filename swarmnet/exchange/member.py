@@ -39,6 +39,10 @@ class Status:
     """Sequences per second that were asked of it lately."""
     settled_s: float = 0.0
     """For how long it has served its stage."""
+    since: int = 0
+    """Where it began to read, as a place in the order of blocks that all readers share."""
+    read: int = 0
+    """The place that its reading has come to."""
 
     @property
     def age(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import torch
 
 from swarmnet.config import RunConfig
 from swarmnet.data import Batches
+from swarmnet.sharing import ALONE, View
 from swarmnet.train.evaluate import token_loss
 from swarmnet.train.replica import Replica
 from swarmnet.train.schedule import rate
@@ -26,19 +27,22 @@ class Step:
 
 
 class Trainer:
-    """Takes inner steps on a replica; ``steps`` counts them and is the index of the next batch."""
+    """Takes inner steps on a replica; ``steps`` counts them."""
 
     def __init__(self, run: RunConfig, replica: Replica, batches: Batches) -> None:
         self._run = run
         self._replica = replica
-        self._batches = batches
+        self.batches = batches
         self._peak = run.inner.config("inner").lr
         self.steps = 0
 
-    def step(self, progress: float) -> Step:
-        """One step at the learning rate that the progress of the whole run calls for."""
+    def step(self, progress: float, view: View = ALONE) -> Step:
+        """One step at the learning rate that the progress of the whole run calls for.
+
+        ``view``: who else reads now.
+        """
         lr = rate(progress, self._peak, self._run.schedule)
-        tokens = self._batches.batch(self.steps).to(self._replica.theta.device)
+        tokens = self.batches.next(view).to(self._replica.theta.device)
         loss = token_loss(self._replica.module, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
         self._replica.rules.inner.step(lr)

@@ -71,6 +71,8 @@ class Word(BaseModel):
     serves: Rate = 0.0
     demand: Rate = 0.0
     settled_s: Seconds = 0.0
+    since: Count = 0
+    read: Count = 0
 
 
 class Rumour(BaseModel):

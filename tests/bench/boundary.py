@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from swarmnet.boundary import Boundary
-from swarmnet.config import Batch, Choice, Schedule
+from swarmnet.config import Batch, Choice, RunConfig, Schedule
 from swarmnet.data import Batches, Corpus
 from swarmnet.data.text import content_hash
 from swarmnet.train.evaluate import held_out_loss
@@ -142,9 +142,9 @@ class Scores(NamedTuple):
 def trained(choice: Choice, corpus: Corpus, steps: int, lr: float, seed: int) -> Cut:
     whole = Cut(WIDTH, 4, STAGES, choice, seed)
     inner = Choice(name="adamw", lr=lr).build("inner", list(whole.parameters()))
-    batches = Batches(corpus.train, BATCH, seed, "bench")
+    batches = Batches(corpus.train, run(seed), "bench")
     for step in range(steps):
-        ids = batches.batch(step)
+        ids = batches.next()
         scores = whole(ids[:, :-1]).logits
         nn.functional.cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten()).backward()
         inner.step(rate((step + 1) / steps, lr, SCHEDULE))
@@ -185,6 +185,13 @@ def model(width: int, blocks: int) -> Choice:
         "tie_word_embeddings": False,
     }
     return Choice(name="causal_lm", architecture="llama", config=config)
+
+
+def run(seed: int) -> RunConfig:
+    """What the batches need to know."""
+    table = {"schema": 1, "name": "boundary", "seed": seed, "batch": BATCH, "model": model(WIDTH, 4)}
+    target = {"tokens": 1, "minutes": 1}
+    return RunConfig.model_validate(table | {"target": target, "sharing": "independent"})
 
 
 def read(text: Path | None, tokenizer: Any) -> Corpus:

@@ -58,7 +58,7 @@ class Workers:
             f"worker-{i}": Replica(builder.build(run.seed), run, run.seed * n + i) for i in range(n)
         }
         self._trainers = [
-            Trainer(run, replica, Batches(corpus.train, run.batch, run.seed, name))
+            Trainer(run, replica, Batches(corpus.train, run, name))
             for name, replica in self.replicas.items()
         ]
         self._under_way: list[Callable[[], None]] = []

@@ -19,6 +19,7 @@ _CONFIG = _BASE | {"config"}
 _SETTLED = _CONFIG | {"content", "wire"}
 _CHOICES = (
     *("codec", "matching", "reduce", "inner", "outer", "cadence", "model", "data"),
+    "sharing",
     *("wiring", "boundary"),
 )
 _BESIDE = {"errors", "events", "config", "wire", "exchange", "pipeline"}
@@ -30,8 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": _BASE,
     "wire": _BASE,
     **dict.fromkeys(_CHOICES, _SETTLED),
-    # A corpus holds token ids, so it needs the model's tokenizer protocol.
-    "data": _SETTLED | {"model"},
+    # A corpus holds token ids, so it needs the model's tokenizer protocol; batches are shared out.
+    "data": _SETTLED | {"model", "sharing"},
     # A stage ends in what its boundary sends.
     "model": _SETTLED | {"boundary"},
     # What crosses a cut is coded by the run's codecs.

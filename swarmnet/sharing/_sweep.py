@@ -1,0 +1,171 @@
+"""Which blocks one peer reads: it sweeps the places that all peers share, and takes its own.
+
+A place is a block of an epoch; all peers pass them in the same order. A place belongs to the
+reader with the highest hash of place and peer (rendezvous hashing; Thaler and Ravishankar 1998),
+so whoever leaves or comes moves only its own. What a peer has read is therefore told by two
+numbers, where it began and how far it has come, and three things follow:
+
+- a reader counts for the places from its ``since`` on, so a joiner takes nobody's earlier ones;
+- of a reader that is gone, the places that it had come past count as read, and its heirs turn back
+  for those that it had not come to and they have come past, one epoch at most;
+- a place of another epoch has another hash: shares are dealt anew, and nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarmnet.sharing import Position, Span, View
+from swarmnet.sharing._order import mixed, word
+
+AHEAD = 512
+"""Places that are dealt out at once: memory is this times readers."""
+MAX_BACK = 64
+MAX_GONE = 1024
+"""Readers remembered that are gone and were ahead; those furthest behind are forgotten first."""
+Places = NDArray[np.int64]
+
+
+@dataclass
+class _Reader:
+    """Another reader. Once it is gone, ``read`` is where it stopped."""
+
+    hash: int
+    since: int
+    read: int
+    gone: bool = False
+
+    def counts(self, places: Places) -> NDArray[np.bool_]:
+        """For which of ``places`` it is one of those that may read them, or have read them."""
+        began: NDArray[np.bool_] = places >= self.since
+        return began & (places < self.read) if self.gone else began
+
+
+@dataclass
+class _Gap:
+    """Places from ``start`` to ``stop`` that ``peer`` would have read."""
+
+    start: int
+    stop: int
+    peer: str
+
+
+class Sweep:
+    """One reader's way through the places; ``blocks`` are in an epoch."""
+
+    def __init__(self, me: str, seed: int, blocks: int) -> None:
+        self.since = 0
+        self.at = 0
+        """The first place that was not looked at yet."""
+        self._me = me
+        self._seed = seed
+        self._hash = word(seed, me)
+        self._blocks = blocks
+        self._others: dict[str, _Reader] = {}
+        self._back: deque[_Gap] = deque(maxlen=MAX_BACK)
+        self._dealt: deque[int] = deque()
+        self._dealt_to = 0
+
+    def follow(self, place: int) -> None:
+        """Begin at ``place``."""
+        self.since = self.at = place
+        self._deal_anew()
+
+    # ---- who reads ------------------------------------------------------------------------------
+
+    def see(self, view: View) -> None:
+        """Who else reads now, and how far they have come."""
+        for peer, span in view.items():
+            if peer != self._me:
+                self._meet(peer, span)
+        for peer, known in self._others.items():
+            if not known.gone and peer not in view:
+                self._miss(peer, known)
+        self._forget()
+
+    def _meet(self, peer: str, span: Span) -> None:
+        known = self._others.get(peer)
+        if known is None or known.gone or known.since != span.since:
+            self._others[peer] = _Reader(word(self._seed, peer), *span)
+            self._back = deque((gap for gap in self._back if gap.peer != peer), MAX_BACK)
+            self._deal_anew()
+        else:
+            known.read = span.read
+
+    def _miss(self, peer: str, known: _Reader) -> None:
+        """What it had not come to is for its heirs, also where I am past it."""
+        known.gone, known.read = True, max(known.since, known.read)
+        start = max(known.read, self.since, self.at - self._blocks)
+        if start < self.at:
+            self._back.append(_Gap(start, self.at, peer))
+        self._deal_anew()
+
+    def _forget(self) -> None:
+        """Who is gone and was behind decides about no place that is still to come."""
+        kept = {gap.peer for gap in self._back}
+        floor = min((gap.start for gap in self._back), default=self.at)
+        gone = sorted((r.read, p) for p, r in self._others.items() if r.gone and p not in kept)
+        spare = len(gone) - MAX_GONE
+        for index, (read, peer) in enumerate(gone):
+            if read <= floor or index < spare:
+                del self._others[peer]
+
+    # ---- which places ---------------------------------------------------------------------------
+
+    def next(self) -> int:
+        """My next place: first those that somebody left behind, then on in the sweep."""
+        while self._back:
+            gap = self._back[0]
+            places = np.arange(gap.start, min(gap.stop, gap.start + AHEAD))
+            found = places[self._mine(places) & self._mine(places, gap.peer)]
+            gap.start = int(found[0] if found.size else places[-1]) + 1
+            if gap.start >= gap.stop:
+                self._back.popleft()
+            if found.size:
+                return int(found[0])
+        while not self._dealt:
+            places = np.arange(self._dealt_to, self._dealt_to + AHEAD)
+            self._dealt.extend(places[self._mine(places)].tolist())
+            self._dealt_to += AHEAD
+        self.at = self._dealt.popleft() + 1
+        return self.at - 1
+
+    def _deal_anew(self) -> None:
+        self._dealt.clear()
+        self._dealt_to = self.at
+
+    def _mine(self, places: Places, instead_of: str = "") -> NDArray[np.bool_]:
+        """Which of ``places`` are mine, or would be those of a reader that is gone."""
+        hashes = mixed(places.astype(np.uint64) ^ np.uint64(word(self._seed)))
+        readers = dict(self._others)
+        lost = readers.pop(instead_of, None)
+        mine = mixed(hashes ^ np.uint64(lost.hash if lost else self._hash))
+        best = np.zeros_like(mine)
+        if lost:
+            readers[self._me] = _Reader(self._hash, self.since, self.at)
+        for reader in readers.values():
+            score = mixed(hashes ^ np.uint64(reader.hash))
+            np.maximum(best, np.where(reader.counts(places), score, 0), out=best)
+        ours: NDArray[np.bool_] = mine > best
+        return ours & (places >= lost.since) if lost else ours
+
+    # ---- the way to a checkpoint and back -------------------------------------------------------
+
+    def position(self) -> Position:
+        others = {p: [r.since, r.read, r.gone] for p, r in self._others.items()}
+        back = [list(astuple(gap)) for gap in self._back]
+        return {"since": self.since, "at": self.at, "others": others, "back": back}
+
+    def resume(self, position: Position) -> None:
+        others = {
+            str(peer): _Reader(word(self._seed, peer), int(since), int(read), bool(gone))
+            for peer, (since, read, gone) in position["others"].items()
+        }
+        back = [_Gap(int(start), int(stop), str(peer)) for start, stop, peer in position["back"]]
+        self.since, self.at = int(position["since"]), int(position["at"])
+        self._others, self._back = others, deque(back, MAX_BACK)
+        self._deal_anew()
