@@ -33,8 +33,6 @@ class Facts(BaseModel):
     tokens: Count
     elapsed_s: Seconds
     met: bool
-    place: Count = 0
-    """How far the giver has read, in the order of blocks that all readers share."""
 
 
 class Easel:

@@ -16,9 +16,7 @@ LOOK_S = 1.0
 class FellowReaders:
     """Who of one role reads too, looked up once a second at most."""
 
-    def __init__(
-        self, link: Link, role: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, link: Link, role: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link
         self._role = role
         self._clock = clock
@@ -30,6 +28,15 @@ class FellowReaders:
         if now >= self._until:
             self._view, self._until = self._link.readers(self._role), now + LOOK_S
         return self._view
+
+
+def furthest(view: View) -> int:
+    """Where to begin to read beside others: what they have come past was read.
+
+    Of three or more the second, so that nobody alone can send newcomers astray.
+    """
+    places = sorted((span.read for span in view.values()), reverse=True)
+    return places[1 if len(places) > 2 else 0] if places else 0
 
 
 def told(finished: Iterable[BlockRead]) -> Iterator[BlocksRead]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peers.coverage import coverage
 from peers.pace import links
 from peers.story import Record, Story, Worker, tell
 
@@ -65,6 +66,7 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "disagreement": _disagreement(story, extra.disagreement),
         "memory": _memory(workers),
         "view_age_s": _view_age(workers),
+        "data": coverage(events),
         "links": links(story),
     }
     if extra.solo is not None:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peers.coverage import coverage
 from peers.pipeline.story import Course, Server, recount
 from peers.story import Record
 from peers.summary import finite
@@ -57,6 +58,7 @@ def summarise(events: Sequence[Record], ending: Mapping[str, Any] | None = None)
         "trips": _trips(course),
         "migrations": _migrations(course),
         "memory": _memory(course),
+        "data": coverage(events),
         "checkpoint": {key: ending.get(key) for key in ("plain", "logits_difference", "steps")},
         "boundary": ending.get("boundary"),
     }

@@ -34,6 +34,8 @@ GLOSSARY = (
      "pairs that meet."),
     ("Consensus phase", "After the last step, with no more learning, the replicas average in "
      "scheduled pairs until they agree."),
+    ("Text read", "What all workers together have read, in sizes of the text; “twice” is what two "
+     "of them read in one epoch, because somebody came, left or died."),
     ("Sent", "Bytes of exchanges and of state given to joiners, as counted by the sender."),
     ("Learning rate", "Of the local optimizer; it follows the progress of the whole run, so a late "
      "joiner falls in step."),
@@ -87,6 +89,10 @@ def cards(summary: Mapping[str, Any]) -> str:
         card("Disagreement", short_of(apart["last"]), f"{short_of(apart['first'])} at first"),
         card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
     ]
+    read = summary["data"]
+    if read is not None:
+        twice = f"{percent(read['duplication'])} of it twice"
+        made.append(card("Text read", f"{read['epochs']:.2f} epochs", twice))
     if "speedup" in summary:
         shown = str(summary["speedup"]).replace(">=", "\N{GREATER-THAN OR EQUAL TO} ")
         if isinstance(summary["speedup"], int | float):

@@ -16,8 +16,8 @@ import psutil
 
 from peers.give import Giver
 from peers.link import Link, Newcomer
-from peers.reading import FellowReaders, told
 from peers.portrait import Easel
+from peers.reading import FellowReaders, furthest, told
 from peers.station import Station, until
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig, RunFile
@@ -79,10 +79,7 @@ class TrainerPeer:
 
     async def _live(self) -> None:
         await self._open()
-        spans = self._fellows.view().values()
-        if spans and not self._batches.sharing.span.read:
-            # What others have come past was read.
-            self._batches.sharing.follow(max(span.read for span in spans))
+        self._batches.sharing.catch_up(furthest(self._fellows.view()))
         self._change_state("training")
         running = [
             asyncio.create_task(work)

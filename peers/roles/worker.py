@@ -19,7 +19,7 @@ from peers.give import Giver
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
-from peers.reading import FellowReaders, told
+from peers.reading import FellowReaders, furthest, told
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
@@ -194,12 +194,12 @@ class Worker:
             self._log_state("checkpoint", began)
         elif self._sees_a_state(donors):
             size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-            donor, portrait = donors.fetch(size, self._adopt)
-            self.trainer.batches.sharing.follow(portrait.facts.get("place", 0))
+            donor, _ = donors.fetch(size, self._adopt)
             self._log_state("donor", began, donor, size)
             self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
+        self.trainer.batches.sharing.catch_up(furthest(self._fellows.view()))
         self._account.first_step = self.trainer.steps
 
     def _sees_a_state(self, donors: Donors) -> bool:
@@ -217,7 +217,8 @@ class Worker:
         self._adopt(kept)
         self.gossip.window.resume(self.trainer.steps)
         self._account.tokens = kept.facts["tokens"]
-        self.trainer.batches.resume(kept.facts["reading"])
+        if "reading" in kept.facts:
+            self.trainer.batches.resume(kept.facts["reading"])
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -350,7 +351,6 @@ class Worker:
             "tokens": self._account.tokens,
             "elapsed_s": self._account.elapsed_s,
             "met": self.replica.met,
-            "place": self.trainer.batches.sharing.span.read,
         }
         return Portrait(self.replica.tensors(), facts)
 

@@ -68,8 +68,8 @@ class Sharing(Protocol):
         """What the others should know of this peer's reading."""
         ...
 
-    def follow(self, place: int) -> None:
-        """Begin where a donor of state has come to: what lies before was read by others."""
+    def catch_up(self, place: int) -> None:
+        """Others have come to ``place``: whoever comes, or comes back, behind it begins there."""
         ...
 
     def position(self) -> Position:

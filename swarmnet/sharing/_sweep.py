@@ -5,7 +5,8 @@ reader with the highest hash of place and peer (rendezvous hashing; Thaler and R
 so whoever leaves or comes moves only its own. What a peer has read is therefore told by two
 numbers, where it began and how far it has come, and three things follow:
 
-- a reader counts for the places from its ``since`` on, so a joiner takes nobody's earlier ones;
+- a reader counts for the places from its ``since`` on, so whoever comes, or comes back, takes
+  nobody's earlier ones; with another ``since`` it is another reader;
 - of a reader that is gone, the places that it had come past count as read, and its heirs turn back
   for those that it had not come to and they have come past, one epoch at most;
 - a place of another epoch has another hash: shares are dealt anew, and nobody waits for anybody.
@@ -14,12 +15,12 @@ numbers, where it began and how far it has come, and three things follow:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swarmnet.sharing import Position, Span, View
+from swarmnet.sharing import Position, View
 from swarmnet.sharing._order import mixed, word
 
 AHEAD = 512
@@ -28,6 +29,8 @@ MAX_BACK = 64
 MAX_GONE = 1024
 """Readers remembered that are gone and were ahead; those furthest behind are forgotten first."""
 Places = NDArray[np.int64]
+Key = tuple[str, int]
+"""A peer, and where it began."""
 
 
 @dataclass
@@ -47,11 +50,11 @@ class _Reader:
 
 @dataclass
 class _Gap:
-    """Places from ``start`` to ``stop`` that ``peer`` would have read."""
+    """Places from ``start`` to ``stop`` of which a reader that is gone would have had its share."""
 
     start: int
     stop: int
-    peer: str
+    reader: Key
 
 
 class Sweep:
@@ -65,54 +68,55 @@ class Sweep:
         self._seed = seed
         self._hash = word(seed, me)
         self._blocks = blocks
-        self._others: dict[str, _Reader] = {}
+        self._others: dict[Key, _Reader] = {}
         self._back: deque[_Gap] = deque(maxlen=MAX_BACK)
         self._dealt: deque[int] = deque()
         self._dealt_to = 0
 
     def follow(self, place: int) -> None:
-        """Begin at ``place``."""
+        """Begin at ``place``, as a new reader."""
         self.since = self.at = place
+        self._back.clear()
         self._deal_anew()
 
     # ---- who reads ------------------------------------------------------------------------------
 
     def see(self, view: View) -> None:
         """Who else reads now, and how far they have come."""
-        for peer, span in view.items():
-            if peer != self._me:
-                self._meet(peer, span)
-        for peer, known in self._others.items():
-            if not known.gone and peer not in view:
-                self._miss(peer, known)
+        spans = {(peer, since): read for peer, (since, read) in view.items() if peer != self._me}
+        for key, known in self._others.items():
+            if not known.gone and key not in spans:
+                self._miss(key, known)
+        for key, read in spans.items():
+            self._meet(key, read)
         self._forget()
 
-    def _meet(self, peer: str, span: Span) -> None:
-        known = self._others.get(peer)
-        if known is None or known.gone or known.since != span.since:
-            self._others[peer] = _Reader(word(self._seed, peer), *span)
-            self._back = deque((gap for gap in self._back if gap.peer != peer), MAX_BACK)
-            self._deal_anew()
-        else:
-            known.read = span.read
-
-    def _miss(self, peer: str, known: _Reader) -> None:
+    def _miss(self, key: Key, known: _Reader) -> None:
         """What it had not come to is for its heirs, also where I am past it."""
         known.gone, known.read = True, max(known.since, known.read)
         start = max(known.read, self.since, self.at - self._blocks)
         if start < self.at:
-            self._back.append(_Gap(start, self.at, peer))
+            self._back.append(_Gap(start, self.at, key))
         self._deal_anew()
+
+    def _meet(self, key: Key, read: int) -> None:
+        known = self._others.get(key)
+        if known is None or known.gone:
+            self._others[key] = _Reader(word(self._seed, key[0]), key[1], read)
+            self._back = deque((gap for gap in self._back if gap.reader != key), MAX_BACK)
+            self._deal_anew()
+        else:
+            known.read = read
 
     def _forget(self) -> None:
         """Who is gone and was behind decides about no place that is still to come."""
-        kept = {gap.peer for gap in self._back}
+        kept = {gap.reader for gap in self._back}
         floor = min((gap.start for gap in self._back), default=self.at)
-        gone = sorted((r.read, p) for p, r in self._others.items() if r.gone and p not in kept)
+        gone = sorted((r.read, k) for k, r in self._others.items() if r.gone and k not in kept)
         spare = len(gone) - MAX_GONE
-        for index, (read, peer) in enumerate(gone):
+        for index, (read, key) in enumerate(gone):
             if read <= floor or index < spare:
-                del self._others[peer]
+                del self._others[key]
 
     # ---- which places ---------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class Sweep:
         while self._back:
             gap = self._back[0]
             places = np.arange(gap.start, min(gap.stop, gap.start + AHEAD))
-            found = places[self._mine(places) & self._mine(places, gap.peer)]
+            found = places[self._mine(places) & self._mine(places, gap.reader)]
             gap.start = int(found[0] if found.size else places[-1]) + 1
             if gap.start >= gap.stop:
                 self._back.popleft()
@@ -138,15 +142,15 @@ class Sweep:
         self._dealt.clear()
         self._dealt_to = self.at
 
-    def _mine(self, places: Places, instead_of: str = "") -> NDArray[np.bool_]:
+    def _mine(self, places: Places, instead_of: Key | None = None) -> NDArray[np.bool_]:
         """Which of ``places`` are mine, or would be those of a reader that is gone."""
         hashes = mixed(places.astype(np.uint64) ^ np.uint64(word(self._seed)))
         readers = dict(self._others)
-        lost = readers.pop(instead_of, None)
+        lost = readers.pop(instead_of) if instead_of else None
         mine = mixed(hashes ^ np.uint64(lost.hash if lost else self._hash))
         best = np.zeros_like(mine)
         if lost:
-            readers[self._me] = _Reader(self._hash, self.since, self.at)
+            readers[self._me, self.since] = _Reader(self._hash, self.since, self.at)
         for reader in readers.values():
             score = mixed(hashes ^ np.uint64(reader.hash))
             np.maximum(best, np.where(reader.counts(places), score, 0), out=best)
@@ -156,16 +160,20 @@ class Sweep:
     # ---- the way to a checkpoint and back -------------------------------------------------------
 
     def position(self) -> Position:
-        others = {p: [r.since, r.read, r.gone] for p, r in self._others.items()}
-        back = [list(astuple(gap)) for gap in self._back]
+        others = [[key[0], r.since, r.read, r.gone] for key, r in self._others.items()]
+        back = [[gap.start, gap.stop, *gap.reader] for gap in self._back]
         return {"since": self.since, "at": self.at, "others": others, "back": back}
 
     def resume(self, position: Position) -> None:
         others = {
-            str(peer): _Reader(word(self._seed, peer), int(since), int(read), bool(gone))
-            for peer, (since, read, gone) in position["others"].items()
+            (str(peer), int(since)): _Reader(
+                word(self._seed, peer), int(since), int(read), bool(gone)
+            )
+            for peer, since, read, gone in position["others"]
         }
-        back = [_Gap(int(start), int(stop), str(peer)) for start, stop, peer in position["back"]]
+        back = [
+            _Gap(int(a), int(b), (str(peer), int(since))) for a, b, peer, since in position["back"]
+        ]
         self.since, self.at = int(position["since"]), int(position["at"])
         self._others, self._back = others, deque(back, MAX_BACK)
         self._deal_anew()

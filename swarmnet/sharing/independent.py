@@ -44,7 +44,7 @@ class Independent:
     def span(self) -> Span:
         return Span()
 
-    def follow(self, place: int) -> None:
+    def catch_up(self, place: int) -> None:
         """No place means anything here."""
 
     def position(self) -> Position:

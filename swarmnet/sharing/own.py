@@ -32,8 +32,8 @@ class Own:
     def span(self) -> Span:
         return Span()
 
-    def follow(self, place: int) -> None:
-        """A donor's place is one in another text."""
+    def catch_up(self, place: int) -> None:
+        """Another's place is one in another text."""
 
     def position(self) -> Position:
         return self._reading.position()

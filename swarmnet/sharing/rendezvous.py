@@ -1,4 +1,4 @@
-"""Blocks of an epoch's shuffled windows, each for one of the peers that live: no block is dealt out.
+"""Blocks of an epoch's shuffled windows, each for one live peer; nobody deals them out.
 
 An epoch is a permutation of all windows, cut into blocks of ``block``; whose a block is follows
 from hashes that every peer computes alike (``_sweep.py``). While nobody comes or goes each window
@@ -80,9 +80,10 @@ class Rendezvous:
         at = self._sweep.at
         return Span(self._sweep.since, at - (0 <= self._place == at - 1))
 
-    def follow(self, place: int) -> None:
-        self._sweep.follow(place)
-        self._place = -1
+    def catch_up(self, place: int) -> None:
+        if place > self._sweep.at:
+            self._sweep.follow(place)
+            self._place = -1
 
     def position(self) -> Position:
         return self._sweep.position() | {"place": self._place, "taken": self._taken}

@@ -189,7 +189,13 @@ def model(width: int, blocks: int) -> Choice:
 
 def run(seed: int) -> RunConfig:
     """What the batches need to know."""
-    table = {"schema": 1, "name": "boundary", "seed": seed, "batch": BATCH, "model": model(WIDTH, 4)}
+    table = {
+        "schema": 1,
+        "name": "boundary",
+        "seed": seed,
+        "batch": BATCH,
+        "model": model(WIDTH, 4),
+    }
     target = {"tokens": 1, "minutes": 1}
     return RunConfig.model_validate(table | {"target": target, "sharing": "independent"})
 

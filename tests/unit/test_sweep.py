@@ -117,6 +117,27 @@ def test_who_returns_takes_back_what_nobody_read_for_it() -> None:
     assert twin.position() | {"others": 0} == sweep.position() | {"others": 0}
 
 
+def test_who_comes_back_further_on_leaves_nothing_behind_and_takes_nothing_twice() -> None:
+    """A quick restart: nobody noticed that it was gone, yet it no longer reads what was its own."""
+    found = shares(PEERS)
+    heirs = {me: Sweep(me, 7, BLOCKS) for me in PEERS[1:]}
+    read: Counter[int] = Counter()
+    for me, sweep in heirs.items():
+        sweep.see(view(PEERS, me, peer_0=Span(0, 400)))
+        while sweep.at < 1000:
+            read[sweep.next()] += 1
+    back = Sweep("peer-0", 7, BLOCKS)
+    back.follow(1000)
+    back.see(view(PEERS, "peer-0"))
+    for me, sweep in heirs.items():
+        sweep.see(view(PEERS, me, peer_0=Span(1000, 1000)))
+    for sweep in (back, *heirs.values()):
+        while sweep.at < BLOCKS:
+            read[sweep.next()] += 1
+    assert {p for p in range(BLOCKS) if not read[p]} == {p for p in found["peer-0"] if p < 400}
+    assert all(times == 1 for place, times in read.items() if place < BLOCKS)
+
+
 def test_a_joiner_counts_from_where_it_began() -> None:
     sweep, found = Sweep("peer-1", 7, BLOCKS), shares(PEERS)
     sweep.see(view(PEERS, "peer-1", peer_0=Span(1000, 1000)))
@@ -132,7 +153,7 @@ def test_a_liar_makes_nobody_turn_back_further_than_an_epoch() -> None:
     sweep.since = 0
     sweep.see({"liar": Span(0, 0), "boaster": Span(0, 2**62 - 1)})
     sweep.see(ALONE)
-    assert all(start >= 9 * BLOCKS for start, _, _ in sweep.position()["back"])
+    assert all(start >= 9 * BLOCKS for start, *_ in sweep.position()["back"])
 
 
 def test_who_is_gone_is_forgotten() -> None:
