@@ -80,7 +80,7 @@ def solo_child(out: Path, raw: bytes, steps: int, settings: Mapping[str, Any]) -
     torch.set_num_threads(peer.threads or 1)
     run = RunFile(raw).config
     builder: ModelBuilder = run.model.build("model", peer.models)
-    corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
+    corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts, peer.cache)
     device = choose_device(peer.device)
     lr = run.inner.config("inner").lr
     result = train_alone(run, corpus, steps, lr, run.seed, device)

@@ -52,7 +52,7 @@ class Finish:
         self._module = builder.build(config.seed)
         self._flat = flatten_parameters(self._module)
         self._tokenizer: Tokenizer = builder.tokenizer()
-        corpus: Corpus = config.data.build("data", self._tokenizer, peer.texts)
+        corpus: Corpus = config.data.build("data", self._tokenizer, peer.texts, peer.cache)
         self._held_out = corpus.held_out
         self._run = config
         self._log = station.log

@@ -68,7 +68,7 @@ class Link:
         return [p for p in live if (status := members.status(p)) and status.role == "worker"]
 
     def readers(self, role: str) -> dict[str, Span]:
-        """Who of ``role`` reads now, and how far each has come. Who is only suspected still does."""
+        """Who of ``role`` reads now, and how far each has come; also who is suspected."""
         members, found = self.membership, dict[str, Span]()
         for peer in members.alive(time.monotonic(), READING, suspects=True):
             status = members.status(peer)

@@ -161,7 +161,26 @@ class RunConfig(Section):
                 f"consensus.matching = {self.consensus.matching.name!r} meets in groups; the end "
                 'of a run averages in pairs: use "hypercube" or "random_pairs"'
             )
+        self._check_private_text()
         return self
+
+    def _check_private_text(self) -> None:
+        """Raises ConfigError where peers read texts of their own and other choices do not fit."""
+        if registry.find("data", self.data.name).shared:
+            return
+        if self.sharing.name == "rendezvous":
+            raise ConfigError(
+                f"data = {self.data.name!r}: what only one peer has cannot be shared out; "
+                'set sharing = "own"'
+            )
+        rows = self.outer.build("outer").shares([1, 2])
+        weighs = self.pipeline.stages == 1 and any(one != two for one, two in rows)
+        if self.data.config("data").unequal and not weighs:
+            raise ConfigError(
+                f"data = {self.data.name!r} counts peers by the size of their texts and outer = "
+                f"{self.outer.name!r} counts all alike: set outer.by_work or outer.by_rate, "
+                "or data.power = 0"
+            )
 
 
 class PeerConfig(Section):
@@ -189,6 +208,9 @@ class PeerConfig(Section):
     )
     models: dict[str, Path] = Field({}, description="content hash -> local model folder")
     texts: dict[str, Path] = Field({}, description="content hash -> local file or folder")
+    cache: Path | None = Field(
+        None, description="folder for tokenised texts, which may be larger than memory then"
+    )
 
 
 class RunFile:

@@ -86,7 +86,7 @@ class Ending:
         stages = range(config.pipeline.stages)
         self._chain = Chain([joined.module(peer.models, index) for index in stages]).eval()
         self._tokenizer: Tokenizer = builder.tokenizer()
-        corpus: Corpus = config.data.build("data", self._tokenizer, peer.texts)
+        corpus: Corpus = config.data.build("data", self._tokenizer, peer.texts, peer.cache)
         self._held_out = corpus.held_out
         self._run = config
         self._log = station.log

@@ -138,7 +138,7 @@ class TrainerPeer:
             raise ConfigError("this run has no stages: trainers are for runs with [pipeline]")
         builder: ModelBuilder = run.model.build("model", peer.models)
         self._width = builder.plan(run.pipeline.stages).width
-        corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts)
+        corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts, peer.cache)
         me = self.station.identity.peer_id
         self._batches = Batches(corpus.train, run, me)
         self.station.log.emit(

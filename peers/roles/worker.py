@@ -125,9 +125,10 @@ class Worker:
         device = choose_device(peer.device)
         self.builder: ModelBuilder = run.model.build("model", peer.models)
         module = self.builder.build(run.seed).to(device)
-        corpus: Corpus = run.data.build("data", self.builder.tokenizer(), peer.texts)
+        corpus: Corpus = run.data.build("data", self.builder.tokenizer(), peer.texts, peer.cache)
         me = self.station.identity.peer_id
         self.replica = Replica(module, run, seed=self.station.incarnation)
+        self.replica.weight = corpus.weight
         self.trainer = Trainer(run, self.replica, Batches(corpus.train, run, me))
         self.station.log.emit(
             PeerStarted(

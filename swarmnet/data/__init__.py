@@ -7,7 +7,7 @@ asking anybody. Which windows of it a peer reads is the run's ``sharing``.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -18,12 +18,19 @@ __all__ = ["Batches", "Corpus"]
 
 @runtime_checkable
 class Corpus(Protocol):
-    """Text as ids, built as ``Class(config, tokenizer, paths)``; raises DataError.
+    """Text as ids, built as ``Class(config, tokenizer, paths, cache)``; raises DataError.
 
-    ``train`` and ``held_out`` are (n,) of an unsigned type; ``hash`` is 32 hex digits over both,
-    so that two peers can see in the events whether they read the same text.
+    ``paths``: where texts of this machine are; ``cache``: a folder for tokenised ones, or None.
+
+    ``train`` and ``held_out`` are (n,) of an unsigned type, in memory or mapped from a file;
+    ``hash`` is 32 hex digits over both, so that two peers can see in the events whether they read
+    the same text.
     """
 
+    shared: ClassVar[bool]
+    """All peers read the same text."""
+    weight: int
+    """How much this peer's work counts beside that of others of its run."""
     train: NDArray[Any]
     held_out: NDArray[Any]
     hash: str

@@ -25,12 +25,21 @@ TEST_FOLDERS = {"test", "tests", "idle_test"}
 class Stdlib:
     """The standard library's packages and modules without their tests; see ``Corpus``."""
 
+    shared = True
+
     class Config(Section):
         max_bytes: int = Field(0, ge=0, description="read about this much; 0 reads everything")
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, paths: Mapping[str, Path]) -> None:
-        """Reads the files; ``paths`` is not needed. Raises DataError without any source files."""
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        paths: Mapping[str, Path],
+        cache: Path | None = None,
+    ) -> None:
+        """Reads the files; it needs no paths. Raises DataError without any source files."""
         self.config = config
+        self.weight = 1
         files = source_files(Path(sysconfig.get_path("stdlib")))
         aside = held_out_names(files)
         limit = config.max_bytes or sys.maxsize

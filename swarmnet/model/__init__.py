@@ -23,8 +23,12 @@ from swarmnet.model._stages import Writer as Writer
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text <-> ids. ``end`` is the id that stands between two documents."""
+    """Text <-> ids. ``end`` is the id that stands between two documents.
 
+    ``name``: two tokenizers of one name give the same ids; letters, digits and dashes.
+    """
+
+    name: str
     vocab_size: int
     end: int
 

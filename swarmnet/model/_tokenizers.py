@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swarmnet.content import content_hash
 from swarmnet.errors import ModelError
 from swarmnet.model import id_type
 
 END = "<|end|>"
+TOKENIZER_SUFFIXES = (".json", ".txt", ".model")
 
 
 class ByteTokenizer:
     """A byte's id is its value; 256 ends a document. Needs no download and knows every text."""
 
+    name = "bytes"
     vocab_size = 257
     end = 256
 
@@ -60,6 +63,7 @@ class FolderTokenizer:
         )
         if self._inner.eos_token_id is None:
             raise ModelError(f"{folder}: its tokenizer has no eos_token to end a document with")
+        self.name = content_hash(folder, TOKENIZER_SUFFIXES)
         self.vocab_size: int = len(self._inner)
         self.end: int = self._inner.eos_token_id
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from swarmnet.outer._effort import MAX_EFFORT as MAX_EFFORT
+
 if TYPE_CHECKING:
     from torch import Tensor
 

@@ -19,7 +19,7 @@ from swarmnet.codec import Codec
 from swarmnet.config import Choice, RunConfig
 from swarmnet.errors import PayloadError
 from swarmnet.inner import Inner
-from swarmnet.outer import Outer
+from swarmnet.outer import MAX_EFFORT, Outer
 from swarmnet.reduce import Reduce
 from swarmnet.train.blend import Arithmetic, Frozen, ReplicaBlend
 from swarmnet.train.flat import flatten_parameters, layout_hash, trainable_parameters
@@ -67,6 +67,8 @@ class Replica:
         self._generator = torch.Generator(device=self.theta.device).manual_seed(seed)
         self._lane = Lane(self.theta.device)
         self._met = False
+        self.weight = 1
+        """How much this peer's text counts; see ``data.Corpus``."""
         self.layout = self.rules.signature
         self.steps_alone = run.outer.name != "average"
         self._enter(self.rules.outer)
@@ -114,7 +116,7 @@ class Replica:
         )
 
     def effort(self, steps: int, step_s: float) -> int:
-        return self._outer.effort(steps, step_s)
+        return min(self.weight * self._outer.effort(steps, step_s), MAX_EFFORT)
 
     def blend(self, snapshot: Frozen, me: str, works: Mapping[str, int]) -> ReplicaBlend:
         vector = self._spare.pop() if self._spare else torch.empty_like(self.theta)

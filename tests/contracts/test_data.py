@@ -36,6 +36,8 @@ def make(name: str, folder: Path) -> Corpus:
     if name == "stdlib":
         return stdlib(100_000)
     (folder / "text.txt").write_bytes(bytes(range(256)) * 20)
+    if name == "private":
+        return Choice(name="private").build("data", TOKENIZER, {"private": folder}, None)
     return read(folder)
 
 
