@@ -64,6 +64,8 @@ class LiveView(Board):
         super().__init__(run_title)
         self.tokens = 0
         self.lr = math.nan
+        self.epochs = 0.0
+        """Of the text, read by all together."""
         self._rows: dict[str, Row] = {}
         self._roles: dict[str, str] = {}
         self._agreeing = False
@@ -87,7 +89,8 @@ class LiveView(Board):
         rates = f"{self._rate():.1f} steps/s   {amount(self.tokens)} tokens"
         loss = f"loss {nats(self._mean_loss())}"
         lr = f"lr {self.lr:.1e}".replace("e-0", "e-") if math.isfinite(self.lr) else "lr -"
-        return Text(f"{self._states()}   {loss}   {lr}   {rates}", "default")
+        read = f"   {self.epochs:.2f} epochs" if self.epochs else ""
+        return Text(f"{self._states()}   {loss}   {lr}   {rates}{read}", "default")
 
     def _table(self) -> Table:
         table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="bold dim")
@@ -182,6 +185,9 @@ class LiveView(Board):
         if row is not None:
             row.sent += int(event["bytes"])
 
+    def _on_read(self, event: Record) -> None:
+        self.epochs += len(event["blocks"]) / max(int(event["of"]), 1)
+
     def _on_finished(self, event: Record) -> None:
         row = self._row(event)
         if row is not None:
@@ -195,6 +201,7 @@ LiveView.hearers = {
     "state_taken": LiveView._on_state,
     "step": LiveView._on_step,
     "exchange": LiveView._on_exchange,
+    "blocks_read": LiveView._on_read,
     "fault": LiveView._on_fault,
     "checkpoint": LiveView._on_checkpoint,
     "daemon_restarted": LiveView._on_daemon,

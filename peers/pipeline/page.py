@@ -10,7 +10,7 @@ from peers.pipeline.story import Course, Server
 from peers.pipeline.summary import accounted
 from peers.report.draw import colour, escape
 from peers.report.page import document, pair, section, wide
-from peers.report.parts import Bar, bar_chart, card, glossary, nats, sample, share_of
+from peers.report.parts import Bar, bar_chart, card, glossary, nats, sample, share_of, text_card
 from peers.units import amount, clock, size
 
 WORDS = (
@@ -24,6 +24,7 @@ WORDS = (
     ("Sent again", "Attempts beyond the first, because a peer died, was late or was busy. Stages "
      "that had counted the sample already do not count it again."),
     ("Recomputed", "Samples whose kept activations were gone when their gradient came."),
+    ("Text read", "What all trainers together have read, in sizes of the text."),
     ("Idle", "Share of its serving time in which a stage peer computed nothing."),
     ("Held-out loss", "Mean cross-entropy in nats per token on text that nobody trained on, of the "
      "checkpoint that the stages were joined into."),
@@ -143,6 +144,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
         card("Sent", size(summary["bytes_sent"]), "by all together"),
         card("Idle", share_of(summary["stall_fraction"]), "of a stage peer's time"),
         card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
+        *text_card(summary),
     ]
     return f'<dl class="cards">{"".join(made)}</dl>'
 

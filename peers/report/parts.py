@@ -89,10 +89,7 @@ def cards(summary: Mapping[str, Any]) -> str:
         card("Disagreement", short_of(apart["last"]), f"{short_of(apart['first'])} at first"),
         card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
     ]
-    read = summary["data"]
-    if read is not None:
-        twice = f"{percent(read['duplication'])} of it twice"
-        made.append(card("Text read", f"{read['epochs']:.2f} epochs", twice))
+    made += text_card(summary)
     if "speedup" in summary:
         shown = str(summary["speedup"]).replace(">=", "\N{GREATER-THAN OR EQUAL TO} ")
         if isinstance(summary["speedup"], int | float):
@@ -247,6 +244,15 @@ def _peer_row(story: Story, worker: Worker, index: int, held: float | None) -> s
     tags = f'<td class="word"><span class="tag {state}">{state}</span>{more}</td>'
     body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     return f"<tr><td>{name}</td>{tags}{body}</tr>"
+
+
+def text_card(summary: Mapping[str, Any]) -> list[str]:
+    """How much of the text was read, where that is known."""
+    read = summary["data"]
+    if read is None:
+        return []
+    twice = f"{percent(read['duplication'])} of it twice"
+    return [card("Text read", f"{read['epochs']:.2f} epochs", twice)]
 
 
 def card(title: str, value: str, more: str, lead: bool = False) -> str:
