@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from peers.solo import HELD_OUT_TOKENS, train_alone
 from swarmnet.cadence import Window
 from swarmnet.config import RunConfig, RunFile
 from swarmnet.data import Batches, Corpus
+from swarmnet.train.blend import Frozen
 from swarmnet.train.evaluate import held_out_loss
 from swarmnet.train.loop import Trainer
 from swarmnet.train.replica import Replica
@@ -57,18 +57,19 @@ class Workers:
         self.replicas = {
             f"worker-{i}": Replica(builder.build(run.seed), run, run.seed * n + i) for i in range(n)
         }
-        self._trainers = [
-            Trainer(run, replica, Batches(corpus.train, run, name))
+        self._trainers = {
+            name: Trainer(run, replica, Batches(corpus.train, run, name))
             for name, replica in self.replicas.items()
-        ]
+        }
         self._under_way: list[Callable[[], None]] = []
         self.met = self.lost = 0
 
     def train(self, steps: int) -> None:
         since = 0
         for step in range(steps):
-            for trainer in self._trainers:
-                trainer.step(step / steps)
+            view = {name: own.batches.sharing.span for name, own in self._trainers.items()}
+            for trainer in self._trainers.values():
+                trainer.step(step / steps, view)
             self._arrive()
             since += 1
             if self._cadence.ready(Window(since, step + 1, step / steps)):
@@ -101,17 +102,21 @@ class Workers:
                 self.met += 1
                 self._exchange(me, partner, sent)
 
-    def _alone(self, me: str, snapshot: Tensor) -> None:
+    def _alone(self, me: str, snapshot: Frozen) -> None:
         replica = self.replicas[me]
         if replica.steps_alone:
             self._under_way.append(partial(replica.apply_solo, snapshot))
 
-    def _exchange(self, me: str, partner: str, sent: dict[str, Tensor]) -> None:
-        payloads = {name: self.replicas[name].encode(sent[name]) for name in (me, partner)}
+    def _exchange(self, me: str, partner: str, sent: dict[str, Frozen]) -> None:
+        """In lockstep everybody has worked alike."""
+        works = {me: 1, partner: 1}
         for own, other in ((me, partner), (partner, me)):
-            replica = self.replicas[own]
-            correction = replica.correct(own, payloads[own], other, payloads[other])
-            self._under_way.append(partial(replica.apply_met, sent[own], correction.vector))
+            replica, theirs = self.replicas[own], self.replicas[other]
+            blend = replica.blend(sent[own], own, works)
+            for part in range(replica.parts):
+                payload = memoryview(bytearray(theirs.encode(sent[other], part)))
+                blend.take(part, {other: payload})
+            self._under_way.append(partial(replica.apply_met, sent[own], blend.finish().vector))
 
     def _arrive(self) -> None:
         for apply in self._under_way:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from peers.coverage import coverage
@@ -9,6 +14,36 @@ from peers.reading import LOOK_S, FellowReaders, furthest, told
 from swarmnet.events import BlocksRead
 from swarmnet.sharing import BlockRead, Span
 from tests.unit.synthetic import record
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("reading")
+
+
+def churned(bench: Any, sharing: str, life_s: float) -> dict[str, float]:
+    args = Namespace(peers=6, minutes=10.0, tokens=2_000_000, spread=2.0, life_s=life_s, seed=3)
+    swarm = bench.Swarm(sharing, args)
+    swarm.run()
+    return swarm.figures()
+
+
+def test_peers_that_stay_read_nothing_twice(bench: Any) -> None:
+    figures = churned(bench, "rendezvous", 0.0)
+    assert figures["epochs"] > 3
+    assert figures["duplication"] == 0
+    assert figures["coverage_first"] == 1
+
+
+def test_under_churn_an_epoch_is_covered_and_little_is_read_twice(bench: Any) -> None:
+    figures = churned(bench, "rendezvous", 200.0)
+    assert figures == churned(bench, "rendezvous", 200.0)
+    assert figures["coverage_first"] > 0.95
+    assert figures["duplication"] < 0.1
+    assert figures["spread"] < churned(bench, "independent", 200.0)["spread"] / 1.5
 
 
 def lines(*reads: tuple[int, list[int]]) -> list[dict]:

@@ -3,7 +3,7 @@
 Peers of different speeds come, leave and die at seeded moments; each sees the others as often as a
 phone book is renewed, and who died only after three renewals. No network, no model: virtual time.
 
-    python tests/bench/coverage.py --peers 16 --minutes 60 --json
+    python tests/bench/reading.py --peers 16 --minutes 60 --json
 """
 
 from __future__ import annotations
