@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 from swarmnet.sharing import Position, View
 from swarmnet.sharing._order import mixed, word
 
-AHEAD = 512
-"""Places that are dealt out at once: memory is this times readers."""
+AHEAD = 1024
+"""Places that are dealt out at once."""
+BACK_AT_ONCE = 1 << 16
+MAX_GAP = 1 << 17
+"""Places that an heir turns back: to look for its own in them takes a moment of a step."""
 MAX_BACK = 64
 MAX_GONE = 1024
 """Readers remembered that are gone and were ahead; those furthest behind are forgotten first."""
@@ -94,7 +97,7 @@ class Sweep:
     def _miss(self, key: Key, known: _Reader) -> None:
         """What it had not come to is for its heirs, also where I am past it."""
         known.gone, known.read = True, max(known.since, known.read)
-        start = max(known.read, self.since, self.at - self._blocks)
+        start = max(known.read, self.since, self.at - min(self._blocks, MAX_GAP))
         if start < self.at:
             self._back.append(_Gap(start, self.at, key))
         self._deal_anew()
@@ -124,16 +127,16 @@ class Sweep:
         """My next place: first those that somebody left behind, then on in the sweep."""
         while self._back:
             gap = self._back[0]
-            places = np.arange(gap.start, min(gap.stop, gap.start + AHEAD))
-            found = places[self._mine(places) & self._mine(places, gap.reader)]
-            gap.start = int(found[0] if found.size else places[-1]) + 1
+            stop = min(gap.stop, gap.start + BACK_AT_ONCE)
+            found = self._mine(np.arange(gap.start, stop), gap.reader)
+            gap.start = int(found[0]) + 1 if found.size else stop
             if gap.start >= gap.stop:
                 self._back.popleft()
             if found.size:
                 return int(found[0])
         while not self._dealt:
             places = np.arange(self._dealt_to, self._dealt_to + AHEAD)
-            self._dealt.extend(places[self._mine(places)].tolist())
+            self._dealt.extend(self._mine(places).tolist())
             self._dealt_to += AHEAD
         self.at = self._dealt.popleft() + 1
         return self.at - 1
@@ -142,20 +145,22 @@ class Sweep:
         self._dealt.clear()
         self._dealt_to = self.at
 
-    def _mine(self, places: Places, instead_of: Key | None = None) -> NDArray[np.bool_]:
-        """Which of ``places`` are mine, or would be those of a reader that is gone."""
+    def _mine(self, places: Places, instead_of: Key | None = None) -> Places:
+        """Those of ``places`` that are mine; of a reader that is gone, those that were its own.
+
+        Each reader is asked only for what no earlier one has taken: n log(readers) hashes.
+        """
         hashes = mixed(places.astype(np.uint64) ^ np.uint64(word(self._seed)))
-        readers = dict(self._others)
-        lost = readers.pop(instead_of) if instead_of else None
-        mine = mixed(hashes ^ np.uint64(lost.hash if lost else self._hash))
-        best = np.zeros_like(mine)
-        if lost:
-            readers[self._me, self.since] = _Reader(self._hash, self.since, self.at)
-        for reader in readers.values():
-            score = mixed(hashes ^ np.uint64(reader.hash))
-            np.maximum(best, np.where(reader.counts(places), score, 0), out=best)
-        ours: NDArray[np.bool_] = mine > best
-        return ours & (places >= lost.since) if lost else ours
+        mine = mixed(hashes ^ np.uint64(self._hash))
+        if instead_of:
+            lost = self._others[instead_of]
+            kept = (places >= lost.since) & (mixed(hashes ^ np.uint64(lost.hash)) > mine)
+            places, hashes, mine = places[kept], hashes[kept], mine[kept]
+        for key, reader in self._others.items():
+            if key != instead_of and places.size:
+                taken = reader.counts(places) & (mixed(hashes ^ np.uint64(reader.hash)) > mine)
+                places, hashes, mine = places[~taken], hashes[~taken], mine[~taken]
+        return places
 
     # ---- the way to a checkpoint and back -------------------------------------------------------
 

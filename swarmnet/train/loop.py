@@ -31,7 +31,7 @@ class Trainer:
 
     def __init__(self, run: RunConfig, replica: Replica, batches: Batches) -> None:
         self._run = run
-        self._replica = replica
+        self.replica = replica
         self.batches = batches
         self._peak = run.inner.config("inner").lr
         self.steps = 0
@@ -42,10 +42,10 @@ class Trainer:
         ``view``: who else reads now.
         """
         lr = rate(progress, self._peak, self._run.schedule)
-        tokens = self.batches.next(view).to(self._replica.theta.device)
-        loss = token_loss(self._replica.module, tokens)
+        tokens = self.batches.next(view).to(self.replica.theta.device)
+        loss = token_loss(self.replica.module, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._replica.rules.inner.step(lr)
+        self.replica.rules.inner.step(lr)
         self.steps += 1
         return Step(float(loss.detach()), lr, tokens[:, 1:].numel())
 

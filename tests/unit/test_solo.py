@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -11,6 +12,9 @@ import swarmnet.train.loop
 from peers.gain import speedup
 from peers.solo import train_alone
 from swarmnet.config import RunConfig
+from swarmnet.data import Batches
+from swarmnet.train.loop import Trainer
+from swarmnet.train.replica import Replica
 
 CPU = torch.device("cpu")
 TINY = {
@@ -61,6 +65,23 @@ def test_the_seed_decides_and_nothing_else() -> None:
     torch.manual_seed(2)
     assert train_alone(RUN, CORPUS, 3, 1e-2, 7, CPU) == first
     assert train_alone(RUN, CORPUS, 3, 1e-2, 8, CPU).loss != first.loss
+
+
+def test_a_worker_that_resumes_reads_and_learns_as_if_it_had_never_stopped() -> None:
+    def beginning() -> Trainer:
+        replica = Replica(RUN.model.build("model", {}).build(0), RUN, 0)
+        return Trainer(RUN, replica, Batches(COUNTING, RUN, "me"))
+
+    whole, first, second = beginning(), beginning(), beginning()
+    for step in range(20):
+        whole.step(step / 20)
+    for step in range(9):
+        first.step(step / 20)
+    second.replica.load(first.replica.tensors(), met=False)
+    second.batches.resume(json.loads(json.dumps(first.batches.position())))
+    for step in range(9, 20):
+        second.step(step / 20)
+    assert torch.equal(whole.replica.theta, second.replica.theta)
 
 
 def test_other_options_of_the_optimizer_are_kept() -> None:
