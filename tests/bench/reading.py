@@ -52,6 +52,7 @@ class Swarm:
         self._readers: dict[str, Reader] = {}
         self._due: list[tuple[float, int, str, str]] = []
         self._count = 0
+        self._blocks = 0
         self.reads: Counter[int] = Counter()
         """How often each window's first token was read, by window."""
         self.epochs: dict[int, Counter[int]] = {}
@@ -95,6 +96,7 @@ class Swarm:
         for start in reader.sharing.next(SEQUENCES, self._view(name)).tolist():
             self.reads[start // LENGTH] += 1
         for read in reader.sharing.finished():
+            self._blocks = read.of
             self.epochs.setdefault(read.epoch, Counter())[read.block] += 1
         self._at(self._now + reader.step_s, "step", name)
 
@@ -137,11 +139,10 @@ class Swarm:
             "spread": (sum((count - mean) ** 2 for count in counts) / windows) ** 0.5,
         }
         if self.epochs:
-            blocks = 1 + max(max(times) for times in self.epochs.values())
             reads = sum(times.total() for times in self.epochs.values())
             distinct = sum(map(len, self.epochs.values()))
             made |= {"duplication": 1 - distinct / reads}
-            made |= {"coverage_first": len(self.epochs[0]) / blocks}
+            made |= {"coverage_first": len(self.epochs[0]) / self._blocks}
         return made
 
 
