@@ -23,6 +23,7 @@ import os
 import random
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -31,9 +32,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.netlab.nat import Nat
+
 DEVICE = "t0"
-NETWORK = "10.77.0."
-"""Host number i (from 0) is NETWORK followed by i + 2."""
+NETWORK, HIDDEN = "45.77.0.", "10.77.0."
+"""Host number i (from 0) is NETWORK followed by i + 2, in a range that libp2p takes for public. A
+host behind a NAT has an address of HIDDEN, and the one of NETWORK belongs to its router."""
 CONGESTION = "cubic"
 """Fixed, because what a line carries depends on it more than on anything else. Measured at 100 ms
 round trip and 100 Mb/s: 128 KiB and their answer take 0.11 s with cubic, 0.41 s after a second of
@@ -95,11 +99,17 @@ class Wires:
     """All links and the packets under way, in order of arrival."""
 
     lines: dict[tuple[int, int], Line]
+    routers: dict[int, Nat]
     luck: random.Random = field(default_factory=lambda: random.Random(0))
     under_way: list[tuple[float, int, int, bytes]] = field(default_factory=list)
     sent: int = 0
 
     def send(self, source: int, packet: bytes) -> None:
+        if source in self.routers:
+            translated = self.routers[source].leave(packet)
+            if translated is None:
+                return
+            packet = translated
         line = self.lines.get((source, destination(packet)))
         due = line.due(packet, time.monotonic(), self.luck) if line else None
         if due is not None:
@@ -109,7 +119,11 @@ class Wires:
     def arrived(self) -> list[tuple[int, bytes]]:
         now, arrived = time.monotonic(), []
         while self.under_way and self.under_way[0][0] <= now:
-            arrived.append(heapq.heappop(self.under_way)[2:])
+            _, _, target, packet = heapq.heappop(self.under_way)
+            router = self.routers.get(target)
+            admitted = router.enter(packet) if router else packet
+            if admitted is not None:
+                arrived.append((target, admitted))
         return arrived
 
     def idle_s(self) -> float | None:
@@ -131,7 +145,11 @@ def destination(packet: bytes) -> int:
     return packet[VNET.size + 19] - 2 if ipv4 else -1
 
 
-def make_host(number: int) -> tuple[int, int]:
+def address_of(number: int, *, hidden: bool = False) -> str:
+    return f"{HIDDEN if hidden else NETWORK}{number + 2}"
+
+
+def make_host(number: int, *, hidden: bool) -> tuple[int, int]:
     """The file descriptors of a new namespace and of the device in it."""
     made: list[tuple[int, int]] = []
     refused: list[OSError] = []
@@ -140,7 +158,8 @@ def make_host(number: int) -> tuple[int, int]:
         try:
             if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "the kernel refuses a network namespace")
-            made.append((os.open("/proc/thread-self/ns/net", os.O_RDONLY), make_device(number)))
+            device = make_device(address_of(number, hidden=hidden))
+            made.append((os.open("/proc/thread-self/ns/net", os.O_RDONLY), device))
         except OSError as error:
             refused.append(error)
 
@@ -152,12 +171,16 @@ def make_host(number: int) -> tuple[int, int]:
     return made[0]
 
 
-def make_device(number: int) -> int:
+def make_router(number: int) -> Nat:
+    inside, outside = address_of(number, hidden=True), address_of(number)
+    return Nat(socket.inet_aton(inside), socket.inet_aton(outside))
+
+
+def make_device(address: str) -> int:
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), flags))
     fcntl.ioctl(tun, TUNSETOFFLOAD, CHECKSUM_TSO4_TSO6)
-    address = f"{NETWORK}{number + 2}"
     for command in (
         "link set lo up",
         f"address add {address}/32 dev {DEVICE}",
@@ -234,9 +257,9 @@ def host_of(pid: str) -> int | None:
 
 
 def main() -> None:
-    count, link = json.loads(sys.argv[1])
+    count, link, hidden = json.loads(sys.argv[1])
     try:
-        hosts = [make_host(number) for number in range(count)]
+        hosts = [make_host(number, hidden=number in hidden) for number in range(count)]
     except OSError as error:
         say({"refused": str(error)})
         return
@@ -245,7 +268,9 @@ def main() -> None:
         os.nice(-15)  # wires do not wait for a processor that the hosts keep busy
     namespaces = [namespace for namespace, _ in hosts]
     say({"namespaces": namespaces})
-    forward([tun for _, tun in hosts], Wires({pair: Line(Link(**link)) for pair in pairs}))
+    routers = {number: make_router(number) for number in hidden}
+    lines = {pair: Line(Link(**link)) for pair in pairs}
+    forward([tun for _, tun in hosts], Wires(lines, routers))
     clear(namespaces)
 
 

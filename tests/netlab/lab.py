@@ -5,7 +5,8 @@
 
 Needs root and Linux with TUN; ``Lab`` raises LabError with the reason where it cannot be had. A
 round trip takes twice the delay; a rate of 12.5e6 bytes per second carries 95 Mb/s of TCP payload.
-Every pair of hosts has a line of its own in each direction.
+Every pair of hosts has a line of its own in each direction. Hosts named in ``hidden`` are each
+behind a NAT of their own (``nat.py``).
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.netlab.forward import CLONE_NEWNET, DEVICE, NETWORK, Link
+from tests.netlab.forward import CLONE_NEWNET, DEVICE, Link, address_of
 
 __all__ = ["DEVICE", "Carried", "Lab", "LabError", "Link", "enter"]
 
-FORWARDER = Path(__file__).with_name("forward.py")
+FORWARDER = "tests.netlab.forward"
+ROOT = Path(__file__).parents[2]
 
 
 class LabError(Exception):
@@ -50,17 +53,24 @@ class Lab:
     them back with their last process.
     """
 
-    def __init__(self, hosts: Sequence[str], link: Link = Link()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        link: Link = Link(),  # noqa: B008 - frozen
+        hidden: Sequence[str] = (),
+    ) -> None:
         self.hosts = tuple(hosts)
+        self._link = link
         self._processes: list[subprocess.Popen[Any]] = []
         for tool in ("ip", "nsenter"):
             if not shutil.which(tool):
                 raise LabError(f"a lab needs {tool!r} (packages iproute2 and util-linux)")
         if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/net/tun").exists():
             raise LabError("a lab needs Linux, root and /dev/net/tun")
-        argv = [sys.executable, str(FORWARDER), json.dumps([len(self.hosts), asdict(link)])]
+        begin = [len(self.hosts), asdict(link), [self._number(host) for host in hidden]]
+        argv = [sys.executable, "-m", FORWARDER, json.dumps(begin)]
         self._forwarder = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         try:
             begun = self._answer()
@@ -73,7 +83,8 @@ class Lab:
         self._namespaces = [f"/proc/{pid}/fd/{number}" for number in begun["namespaces"]]
 
     def address(self, host: str) -> str:
-        return f"{NETWORK}{self._number(host) + 2}"
+        """Where others reach it; of a hidden host, what they see of its router."""
+        return address_of(self._number(host))
 
     def namespace(self, host: str) -> str:
         """A path for ``nsenter --net=`` and for ``enter``, valid while the lab is open."""
@@ -96,6 +107,22 @@ class Lab:
     def shape(self, source: str, target: str, link: Link) -> None:
         """Change one direction, for packets that are sent from now on; ``loss=1`` cuts it."""
         self._ask({"shape": [self._number(source), self._number(target), asdict(link)]})
+
+    def cut(self, here: Sequence[str], there: Sequence[str], *, back: bool = True) -> None:
+        """Nothing gets from ``here`` to ``there`` any more, nor ``back`` unless told otherwise."""
+        self._shape_all(here, there, replace(self._link, loss=1.0), back=back)
+
+    def mend(self, here: Sequence[str], there: Sequence[str]) -> None:
+        """Both ways between ``here`` and ``there`` are what they were at the beginning."""
+        self._shape_all(here, there, self._link, back=True)
+
+    def _shape_all(
+        self, here: Sequence[str], there: Sequence[str], link: Link, *, back: bool
+    ) -> None:
+        for pair in product(here, there):
+            self.shape(*pair, link)
+            if back:
+                self.shape(*reversed(pair), link)
 
     def carried(self) -> dict[tuple[str, str], Carried]:
         """By (source, target)."""
