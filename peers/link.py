@@ -13,19 +13,22 @@ from peers.progress import Progress
 from peers.station import Station
 from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
-from swarmnet.events import DaemonRestarted
+from swarmnet.events import DaemonRestarted, ReachSeen
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.transport import Handler
+from swarmnet.net.addressbook import FILE as ADDRESSES
 from swarmnet.net.daemon import Listen
 from swarmnet.net.node import Node, NodeOptions
 from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 from swarmnet.sharing import Span
-from swarmnet.wire.invite import Invite, parse_address
+from swarmnet.wire.invite import Invite, peer_of
 
 REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
 READING = ("training",)
+MAX_ASKED = 8
+"""Peers who are asked for the run file, those we are connected to first."""
 REFERENCE = "run.toml"
 """The run file's name inside ``--out``."""
 
@@ -52,6 +55,10 @@ class Link:
         phonebook.on_event = station.log.emit
         node.run_file = run.raw
         node.on_restart = lambda seconds: station.log.emit(DaemonRestarted(seconds))
+        node.on_event = station.log.emit
+        node.on_healed = phonebook.nudge
+        if node.reach != "unknown":
+            station.log.emit(ReachSeen(node.reach, list(node.relays)))
         progress = Progress(run.config.target, membership)
         await phonebook.start()
         progress.refresh()
@@ -98,16 +105,26 @@ async def _refresh(progress: Progress) -> None:
         await asyncio.sleep(REFRESH_S)
 
 
+def node_options(
+    station: Station, fingerprint: str, bootstrap: tuple[str, ...] = (), run_file: bytes = b""
+) -> NodeOptions:
+    """What the machine's settings and its folder say about its node. Raises AddressError."""
+    peer = station.peer
+    return NodeOptions(
+        identity=station.identity,
+        fingerprint=fingerprint,
+        run_file=run_file,
+        bootstrap=bootstrap,
+        listen=Listen(peer.host, peer.port, peer.announce),
+        reach=peer.reach,
+        relay_mib=peer.relay_mib,
+        book=station.out / ADDRESSES,
+    )
+
+
 async def start_node(station: Station, invite: Invite) -> Node:
     """A node that reached the run. Raises UnreachableError, AddressError."""
-    peer = station.peer
-    options = NodeOptions(
-        identity=station.identity,
-        fingerprint=invite.fingerprint,
-        bootstrap=invite.bootstrap,
-        listen=Listen(peer.host, peer.port, peer.announce),
-    )
-    return await Node.start(options)
+    return await Node.start(node_options(station, invite.fingerprint, invite.bootstrap))
 
 
 async def learn_run(station: Station, node: Node, invite: Invite, given: bytes | None) -> RunFile:
@@ -133,8 +150,8 @@ async def learn_run(station: Station, node: Node, invite: Invite, given: bytes |
 async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
     node.run_file = given or b""
     reasons = []
-    for address in invite.bootstrap:
-        peer = str(parse_address(address).value_for_protocol("p2p"))
+    bootstraps = [peer_of(address) for address in invite.bootstrap]
+    for peer in list(dict.fromkeys([*node.connected, *bootstraps]))[:MAX_ASKED]:
         try:
             await node.hello(peer)
             _, content = await ask(node, peer, "run", MAX_RUN_FILE_BYTES)

@@ -190,7 +190,16 @@ class PeerConfig(Section):
     threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
     port: int = Field(0, ge=0, le=65535, description="0 lets the system choose")
     announce: tuple[str, ...] = Field((), description="multiaddrs that others should dial")
-    host: str = Field("0.0.0.0", description="address to listen on")
+    host: str = Field("*", description="address to listen on; * is all, IPv4 and IPv6")
+    reach: Literal["auto", "public", "private"] = Field(
+        "auto", description="whether others can connect to this machine; auto asks one of them"
+    )
+    relay_mib: int = Field(
+        4096,
+        ge=0,
+        le=1024 * 1024,
+        description="MiB relayed for hidden peers, each circuit and direction; 0: for nobody",
+    )
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     donor_s: float = Field(

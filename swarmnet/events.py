@@ -260,6 +260,37 @@ class DaemonRestarted(Event):
 
 
 @dataclass(frozen=True)
+class ReachSeen(Event):
+    """Whether others can open connections to this peer: ``public``, ``private`` or ``unknown``.
+
+    ``relays``: whose slots a private one books.
+    """
+
+    name = "reach"
+    reach: str
+    relays: list[str]
+
+
+@dataclass(frozen=True)
+class PathSeen(Event):
+    """How this peer is connected to another one now: ``direct``, ``relayed`` or ``lost``."""
+
+    name = "path"
+    peer_id: str
+    path: str
+    relay: str = ""
+
+
+@dataclass(frozen=True)
+class ClockOff(Event):
+    """This computer's clock is ``ahead_s`` ahead (behind: below 0) of those of ``peers`` others."""
+
+    name = "clock_off"
+    ahead_s: float
+    peers: int
+
+
+@dataclass(frozen=True)
 class StateServed(Event):
     """This peer gave its state to somebody."""
 

@@ -1,4 +1,4 @@
-"""A bootstrap: the DHT's entry point, the giver of the run file, the keeper of the owner's key."""
+"""A bootstrap: the DHT's entry point, relay, giver of the run file, keeper of the owner's key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peers.give import TOPIC, Giver
-from peers.link import REFERENCE, Link
+from peers.link import REFERENCE, Link, node_options
 from peers.portrait import Easel
 from peers.station import Station
 from swarmnet.config import RunConfig, RunFile
@@ -16,9 +16,8 @@ from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import PeerStarted
 from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder
-from swarmnet.net.daemon import Listen
 from swarmnet.net.identity import load_or_create
-from swarmnet.net.node import Node, NodeOptions
+from swarmnet.net.node import Node
 from swarmnet.wire.invite import Invite
 
 OWNER_KEY = "owner.key"
@@ -78,13 +77,7 @@ class Bootstrap:
         return StopRequested.exit_code
 
     async def _open(self, owner: str) -> Link:
-        peer = self.station.peer
-        options = NodeOptions(
-            identity=self.station.identity,
-            fingerprint=self._run.fingerprint,
-            run_file=self._run.raw,
-            listen=Listen(peer.host, peer.port, peer.announce),
-        )
+        options = node_options(self.station, self._run.fingerprint, run_file=self._run.raw)
         node = await Node.start(options)
         giver = Giver(self._run.raw, Easel(), lambda: False, self.station.log.emit)
         await node.serve(TOPIC, giver.handle)

@@ -47,12 +47,14 @@ class Control:
         await self._call(request, deadline_s)
 
     async def peers(self, deadline_s: float) -> dict[str, list[Multiaddr]]:
-        """Whom the daemon is connected to, and through which addresses."""
+        """Whom the daemon is connected to, and through which addresses: one for each connection."""
         request = p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS)
         response = await self._call(request, deadline_s)
-        return {
-            _peer_text(peer.id): [Multiaddr(raw) for raw in peer.addrs] for peer in response.peers
-        }
+        connected: dict[str, list[Multiaddr]] = {}
+        for peer in response.peers:
+            addresses = connected.setdefault(_peer_text(peer.id), [])
+            addresses += [Multiaddr(raw) for raw in peer.addrs]
+        return connected
 
     async def route(self, topic: str, socket: Path, deadline_s: float) -> None:
         """Send streams that others open to ``topic`` to whoever listens on ``socket``."""

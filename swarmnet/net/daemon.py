@@ -11,9 +11,11 @@ import ipaddress
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from multiaddr import Multiaddr
 
@@ -24,8 +26,15 @@ from swarmnet.net.identity import Identity
 from swarmnet.wire.invite import parse_address
 
 _ATTEMPTS = 3
+_PORT_TRIES = 8
 _CALL_S = 5.0
 _TERMINATE_S = 0.5
+ANY = "*"
+RELAY_MINUTES = 30
+"""A circuit through a relay ends then; the next stream opens a new one."""
+RELAY_CIRCUITS = 16
+"""At once for one peer at one relay."""
+Reach = Literal["unknown", "public", "private"]
 
 _LAUNCH = """
 import os, sys
@@ -51,25 +60,74 @@ class Listen:
     Raises AddressError when the host is no IP address or an announced address no multiaddr.
     """
 
-    host: str = "0.0.0.0"
+    host: str = ANY
     port: int = 0
     announce: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for address in self.announce:
             parse_address(address, needs_peer=False)
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError as error:
-            raise AddressError(f"cannot listen on {self.host!r}: not an IP address") from error
+        for host in self.hosts:
+            try:
+                if "%" in host:
+                    raise ValueError("an address with a zone")
+                ipaddress.ip_address(host)
+            except ValueError as error:
+                raise AddressError(
+                    f"cannot listen on {self.host!r}: not an IP address, nor {ANY!r} for all"
+                ) from error
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Plain IP addresses: ``ANY`` is both families where the machine has both."""
+        if self.host == ANY:
+            return ("0.0.0.0", "::") if _has_ipv6() else ("0.0.0.0",)
+        bracketed = self.host.startswith("[") and self.host.endswith("]")
+        return (self.host[1:-1] if bracketed else self.host,)
 
     @property
     def loopback(self) -> bool:
-        return ipaddress.ip_address(self.host).is_loopback
+        return all(ipaddress.ip_address(host).is_loopback for host in self.hosts)
 
-    def multiaddr(self) -> str:
-        version = ipaddress.ip_address(self.host).version
-        return f"/ip{version}/{self.host}/tcp/{self.port}"
+    def multiaddrs(self) -> list[str]:
+        return [
+            f"/ip{ipaddress.ip_address(host).version}/{host}/tcp/{self.port}" for host in self.hosts
+        ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a peer stands in the net: whether others can open connections to it, and who relays.
+
+    A public peer relays for others, ``relay_mib`` MiB for each circuit and direction at most (0:
+    for nobody). A private one books slots at ``relays``, full addresses, one for each relay.
+    """
+
+    reach: Reach = "unknown"
+    relays: tuple[str, ...] = ()
+    relay_mib: int = 4096
+
+    def options(self) -> dict[str, Any]:
+        """What hivemind's wrapper is told."""
+        if self.reach == "unknown":
+            return {}
+        private = self.reach == "private" and bool(self.relays)
+        return {
+            "force_reachability": self.reach,
+            "use_auto_relay": private,
+            "trusted_relays": list(self.relays) if private else None,
+        }
+
+    def flags(self) -> list[str]:
+        """What p2pd is told besides. Without discovery a slot takes a second, not minutes."""
+        service = self.reach != "private" and self.relay_mib > 0
+        return [
+            "-relayDiscovery=0",
+            f"-relayService={int(service)}",
+            f"-relayDataLimit={max(self.relay_mib, 1) * 1024 * 1024}",
+            f"-relayTimeLimit={RELAY_MINUTES}m",
+            f"-relayMaxCircuits={RELAY_CIRCUITS}",
+        ]
 
 
 class Daemon:
@@ -83,41 +141,32 @@ class Daemon:
 
     @classmethod
     async def start(
-        cls, identity: Identity, listen: Listen, folder: Path, startup_s: float
+        cls,
+        identity: Identity,
+        listen: Listen,
+        standing: Standing,
+        folder: Path,
+        startup_s: float,
     ) -> Daemon:
         """A daemon that answers; each try is a new object because a failed one stays broken.
 
         Raises:
             AddressError: the port is in use. UnreachableError: the daemon does not come up.
         """
-        check_port(listen)
+        listen = settled(listen)
         deadline = asyncio.get_running_loop().time() + startup_s
         for attempt in range(_ATTEMPTS):
             left = deadline - asyncio.get_running_loop().time()
             try:
-                return await cls._launch(identity, listen, folder, max(left, 1.0))
+                p2p = await _launch(identity, listen, standing, folder, max(left, 1.0))
+                control = Control(Path(p2p.daemon_listen_maddr["unix"]))
+                return cls(p2p, control, await control.identify(_CALL_S))
             except (P2PDaemonError, OSError, EOFError) as error:
-                check_port(listen)
+                settled(listen)
                 if attempt == _ATTEMPTS - 1 or left <= 0:
                     raise UnreachableError(f"the libp2p daemon does not start: {error}") from error
                 await asyncio.sleep(0.1 * 2**attempt)
         raise AssertionError
-
-    @classmethod
-    async def _launch(
-        cls, identity: Identity, listen: Listen, folder: Path, startup_s: float
-    ) -> Daemon:
-        p2p = await _private_p2p(folder).create(
-            identity_path=str(identity.path),
-            check_if_identity_free=False,
-            host_maddrs=[listen.multiaddr()],
-            announce_maddrs=[str(bare(a)) for a in listen.announce] or None,
-            auto_nat=not listen.loopback,
-            nat_port_map=not listen.loopback,
-            startup_timeout=startup_s,
-        )
-        control = Control(Path(p2p.daemon_listen_maddr["unix"]))
-        return cls(p2p, control, await control.identify(_CALL_S))
 
     @property
     def port(self) -> int:
@@ -176,21 +225,66 @@ def bare(address: str | Multiaddr) -> Multiaddr:
     return Multiaddr(text.rsplit("/p2p/", 1)[0] if "/p2p/" in text else text)
 
 
-def check_port(listen: Listen) -> None:
-    """Raises AddressError when ``listen`` cannot be bound, before a daemon is started for it."""
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((listen.host, listen.port))
-        except OSError as error:
-            raise AddressError(
-                f"cannot listen on {listen.host} port {listen.port}: {error.strerror}; "
-                "choose another port, or 0 for any free one"
-            ) from error
+def settled(listen: Listen) -> Listen:
+    """``listen`` with a port that is free on all its hosts; none is chosen for a single host.
+
+    Raises AddressError when it cannot be bound, before a daemon is started for it.
+    """
+    if listen.port or len(listen.hosts) == 1:
+        for host in listen.hosts:
+            _bind(host, listen.port)
+        return listen
+    for _ in range(_PORT_TRIES):
+        port = _bind(listen.hosts[0], 0)
+        with suppress(AddressError):
+            return settled(replace(listen, port=port))
+    raise AddressError(f"no port is free on all of {', '.join(listen.hosts)}")
 
 
-def _private_p2p(folder: Path) -> Any:
+def _bind(host: str, port: int) -> int:
+    """The port that was bound, and is free again. Raises AddressError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {host} port {port}: {error.strerror}; "
+            "choose another port, or 0 for any free one"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _launch(
+    identity: Identity, listen: Listen, standing: Standing, folder: Path, startup_s: float
+) -> Any:
+    options = {} if listen.loopback else standing.options()
+    return await _private_p2p(folder, standing.flags()).create(
+        identity_path=str(identity.path),
+        check_if_identity_free=False,
+        host_maddrs=listen.multiaddrs(),
+        announce_maddrs=[str(bare(a)) for a in listen.announce] or None,
+        auto_nat=not listen.loopback,
+        nat_port_map=not listen.loopback,
+        startup_timeout=startup_s,
+        **options,
+    )
+
+
+def _private_p2p(folder: Path, flags: list[str]) -> Any:
     class PrivateP2P(P2P):  # type: ignore[misc]
         """hivemind's wrapper with its sockets in ``folder`` and a child that dies with us."""
 
@@ -199,7 +293,7 @@ def _private_p2p(folder: Path) -> Any:
         @staticmethod
         def _make_process_args(*args: Any, **options: Any) -> list[str]:
             launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
-            return [*launch, *P2P._make_process_args(*args, **options)]
+            return [*launch, *P2P._make_process_args(*args, **options), *flags]
 
     return PrivateP2P
 

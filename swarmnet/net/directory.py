@@ -14,6 +14,7 @@ from swarmnet.net.daemon import Daemon
 from swarmnet.net.engine import DHTNode, PeerID
 from swarmnet.net.identity import Identity
 from swarmnet.net.records import LIFE_S, RECORDS, SignedRecords, body_of, key_of, sign
+from swarmnet.net.skew import Skew
 
 _RPC_S = 3.0
 _CREATE_S = 20.0
@@ -25,6 +26,7 @@ class Directory:
 
     def __init__(self, identity: Identity, fingerprint: str) -> None:
         self.published: dict[str, dict[str, Any]] = {}
+        self.skew = Skew()
         self._identity = identity
         self._keys = {name: key_of(fingerprint, name) for name in RECORDS}
         self._expiry_ms: dict[str, int] = {}
@@ -77,6 +79,14 @@ class Directory:
         """No other node is known: nobody sees what we publish."""
         return self._dht is None or len(self._dht.protocol.routing_table.uid_to_peer_id) == 0
 
+    @property
+    def known(self) -> set[str]:
+        """The peers in our node's routing table."""
+        if self._dht is None:
+            return set()
+        table = self._dht.protocol.routing_table
+        return {peer.to_base58() for peer in table.uid_to_peer_id.values()}
+
     async def greet(self, peer: str) -> None:
         """Make a connected peer a neighbour, if it answers."""
         if self._dht is None:
@@ -97,7 +107,12 @@ class Directory:
 
     async def lookup(self, name: str) -> dict[str, dict[str, Any]]:
         """Every peer's verified entry of record ``name``, by peer id; nothing when cut off."""
-        return {peer: body_of(value) for peer, (value, _) in (await self._entries(name)).items()}
+        entries = await self._entries(name)
+        if name == "peers":
+            me = self._identity.peer_id
+            written = {peer: expiry - LIFE_S for peer, (_, expiry) in entries.items() if peer != me}
+            self.skew.look(written, time.time())
+        return {peer: body_of(value) for peer, (value, _) in entries.items()}
 
     async def _entries(self, name: str) -> dict[str, tuple[Any, float]]:
         if self._dht is None:

@@ -7,39 +7,59 @@ back under the same identity and port; streams under way are lost, topics and re
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from multiaddr import Multiaddr
 
-from swarmnet.errors import AddressError, DeadlinePassed, LinkError, SwarmnetError, UnreachableError
+from swarmnet.errors import (
+    AddressError,
+    DeadlinePassed,
+    LinkError,
+    PeerFault,
+    SwarmnetError,
+    UnreachableError,
+)
+from swarmnet.events import ClockOff, Event, ReachSeen
 from swarmnet.exchange.transport import FrameStream, Handler
-from swarmnet.net import hello
-from swarmnet.net.daemon import Daemon, Listen, bare
+from swarmnet.net import dialback, hello
+from swarmnet.net.addressbook import Book, load, save
+from swarmnet.net.contacts import CIRCUIT, Contacts, by_peer
+from swarmnet.net.control import Control
+from swarmnet.net.daemon import Daemon, Listen, Reach, Standing, bare, settled
+from swarmnet.net.dialback import Dialback
 from swarmnet.net.directory import Directory
 from swarmnet.net.folder import PrivateFolder
 from swarmnet.net.identity import Identity
+from swarmnet.net.neighbours import DIAL_S, PATIENCE_S, Neighbours
 from swarmnet.net.serving import StreamServer
 from swarmnet.net.stream import P2pStream
 from swarmnet.wire import WIRE_VERSION
-from swarmnet.wire.invite import parse_address
+from swarmnet.wire.invite import peer_of
+from swarmnet.wire.messages import Dialed
 
-_DIAL_S = 10.0
 _REDIAL_S = 1.0
 _RESTART_S = 30.0
 _RETRY_S = 0.5
 _CALL_S = 5.0
 _ROUTE_S = 5.0
 _TEND_S = 5.0
-"""Between two looks at our neighbours: ping the daemon, remember addresses, redial if alone."""
+"""Between two looks at our neighbours: ping the daemon, remember addresses, dial who is lost."""
+_SAVE_S = 300.0
 _DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
 _START_TRIES = 2
+_REFEREES = 3
+"""Peers who are asked at the start whether they can open a connection to us."""
+_RELAYS_AGAIN_S = 60.0
+_FAILURES_NAMED = 3
 INCOMING = "in.sock"
 log = logging.getLogger(__name__)
 
@@ -48,7 +68,8 @@ log = logging.getLogger(__name__)
 class NodeOptions:
     """Who this peer is, which run it belongs to, and how it is reached.
 
-    ``run_file`` is shown to peers of other runs; empty while it is not known yet.
+    ``run_file`` is shown to peers of other runs; empty while it is not known yet. ``reach`` and
+    ``relay_mib`` as in the peer's file.
     """
 
     identity: Identity
@@ -56,30 +77,45 @@ class NodeOptions:
     run_file: bytes = b""
     bootstrap: tuple[str, ...] = ()
     listen: Listen = field(default_factory=Listen)
+    reach: Literal["auto", "public", "private"] = "auto"
+    relay_mib: int = 4096
+    book: Path | None = None
+    """Where the addresses of peers met are kept; None keeps none."""
 
 
 class Node:
     """Implements ``Transport`` over libp2p. Made by ``start``, ended by ``close``.
 
     ``failed`` ends with UnreachableError when the daemon cannot be kept alive, and with None at
-    ``close``; ``on_restart`` is called with the seconds that a restart took.
+    ``close``; ``on_restart`` is called with the seconds that a restart took, ``on_healed`` when
+    peers that were lost are back.
     """
 
     def __init__(self, options: NodeOptions, folder: PrivateFolder) -> None:
         self.options = options
         self.run_file = options.run_file
         self.on_restart: Callable[[float], None] = lambda _: None
+        self.on_event: Callable[[Event], None] = lambda _: None
+        self.on_healed: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._directory = Directory(options.identity, options.fingerprint)
         self._server = StreamServer(folder.path / INCOMING)
-        self._bootstraps = _by_peer(options.bootstrap, self.me)
-        self._neighbours: dict[str, list[Multiaddr]] = {}
-        self._published: dict[str, list[Multiaddr]] = {}
+        book = load(options.book, options.fingerprint) if options.book else Book()
+        self._contacts = Contacts(self.me, options.bootstrap, book.peers)
+        self._neighbours = Neighbours(self._contacts, self._directory, self._spawn)
+        self._neighbours.on_healed = lambda: self.on_healed()
+        if not options.listen.loopback:
+            self._neighbours.on_event = lambda event: self.on_event(event)
         self._daemon: Daemon | None = None
-        self._listen = options.listen
+        self._listen = _same_port(options.listen, book.port)
+        self._standing = Standing(self._expected(book.reach), (), options.relay_mib)
+        self._seen_as = ""
         self._up = asyncio.Event()
         self._joined = False
+        self._clock_told = False
+        self._saved_at = float("-inf")
+        self._chose_relays_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -106,11 +142,35 @@ class Node:
 
     @property
     def addresses(self) -> list[str]:
-        """Full multiaddrs of this peer, announced ones first, loopback last."""
-        announced = [str(bare(address)) for address in self.options.listen.announce]
+        """Full multiaddrs of this peer: announced ones, those through relays, the others."""
+        first = [str(bare(address)) for address in self.options.listen.announce]
+        first += [self._seen_as] if self._seen_as else []
+        if self.reach == "private":
+            first += [f"{relay}/{CIRCUIT}" for relay in self._standing.relays]
         visible = [str(address) for address in self._daemon.visible] if self._daemon else []
-        visible.sort(key=lambda address: ("/127." in address, "/ip6/" in address))
-        return [f"{address}/p2p/{self.me}" for address in dict.fromkeys(announced + visible)]
+        own = [address for address in visible if CIRCUIT not in address]
+        own.sort(key=lambda a: ("/127." in a or "/ip6/::1/" in a, "/ip6/" in a))
+        return [f"{address}/p2p/{self.me}" for address in dict.fromkeys(first + own)]
+
+    @property
+    def reach(self) -> Reach:
+        """Whether others can open connections to us."""
+        return self._standing.reach
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """Through whom a private peer is reached: full addresses."""
+        return self._standing.relays
+
+    @property
+    def relaying(self) -> bool:
+        """Whether others can book a slot here."""
+        return self.reach == "public" and self.options.relay_mib > 0
+
+    @property
+    def connected(self) -> list[str]:
+        """The peers to whom there was a connection at the last look."""
+        return list(self._neighbours.connected)
 
     @property
     def daemon_pid(self) -> int:
@@ -129,19 +189,18 @@ class Node:
         except DeadlinePassed:
             raise
         except LinkError:
-            if not self._published.get(peer):
+            if not self._contacts.published(peer):
                 raise
-            await self._connect(peer, self._published[peer], deadline_s)
+            await self._connect(peer, self._contacts.published(peer), deadline_s)
             return await self._open(peer, name, deadline_s)
 
-    def learn(self, peer: str, addresses: list[str]) -> None:
-        """What ``peer`` published of where it listens; what is no address is left out."""
-        found = []
-        for text in addresses:
-            with suppress(AddressError):
-                parse_address(text)
-                found.append(bare(text))
-        self._published[peer] = found
+    def learn(self, peer: str, addresses: list[str], *, relays: bool = False) -> None:
+        """What ``peer`` published: where it listens, and whether it relays for others."""
+        self._contacts.learn(peer, addresses, relays)
+
+    def forget(self, peer: str) -> None:
+        """It said that it left: nobody dials it any more."""
+        self._contacts.forget(peer)
 
     async def serve(self, topic: str, handler: Handler) -> None:
         """See ``Transport.serve``; holds over restarts of the daemon."""
@@ -153,7 +212,12 @@ class Node:
 
     async def lookup(self, key: str) -> dict[str, dict[str, Any]]:
         """The latest verified entries of the run's record ``key``, by peer id, ours included."""
-        return await self._directory.lookup(key)
+        found = await self._directory.lookup(key)
+        offset = self._directory.skew.offset()
+        if offset is not None and not self._clock_told:
+            self._clock_told = True
+            self.on_event(ClockOff(offset.ahead_s, offset.peers))
+        return found
 
     async def hello(self, peer: str, deadline_s: float = 10.0) -> None:
         """Make sure that ``peer`` is in our run. Raises RunMismatchError, LinkError."""
@@ -163,9 +227,9 @@ class Node:
         finally:
             await stream.close()
 
-    async def dial(self, address: str, deadline_s: float = _DIAL_S) -> str:
+    async def dial(self, address: str, deadline_s: float = DIAL_S) -> str:
         """Connect to a full multiaddr and make that peer a neighbour in the DHT; its id."""
-        [(peer, addresses)] = _by_peer([address], "").items()
+        [(peer, addresses)] = by_peer([address], "").items()
         await self._connect(peer, addresses, deadline_s)
         await self._directory.greet(peer)
         return peer
@@ -184,6 +248,8 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._joined and self.options.book is not None:
+            save(self.options.book, self._book())
         await self._server.close()
         await self._drop_daemon()
         self._folder.remove()
@@ -211,71 +277,124 @@ class Node:
             await self._daemon.control.route(name, self._server.path, _ROUTE_S)
 
     async def _connect(self, peer: str, addresses: Iterable[Multiaddr], deadline_s: float) -> None:
+        await self._control().connect(peer, addresses, deadline_s)
+
+    def _control(self) -> Control:
         if self._daemon is None:
             raise LinkError("the libp2p daemon is being restarted")
-        await self._daemon.control.connect(peer, addresses, deadline_s)
+        return self._daemon.control
 
     async def _first_daemon(self, startup_s: float) -> None:
+        if self.reach == "private":
+            self._choose_relays()
         for attempt in range(_START_TRIES):
             daemon = self._daemon = await self._launch(startup_s)
             try:
-                await self._join(daemon, _DIAL_S)
+                await self._join(daemon, PATIENCE_S)
                 break
             except (UnreachableError, LinkError) as error:
                 await self._drop_daemon()
                 if attempt == _START_TRIES - 1:
                     raise UnreachableError(str(error)) from error
         self._listen = replace(self._listen, port=daemon.port)
-        await self._serve(hello.TOPIC, self._welcome)
         self._joined = True
+        await self._settle_reach(daemon)
+        await self._serve(hello.TOPIC, self._welcome)
+        if not self._listen.loopback:
+            await self._serve(self._scoped(dialback.TOPIC), Dialback(self._seen_from).answer)
         self._up.set()
 
     async def _welcome(self, stream: FrameStream) -> None:
         await hello.answer(stream, self.options.fingerprint, self.run_file)
 
     async def _launch(self, startup_s: float) -> Daemon:
-        return await Daemon.start(self.options.identity, self._listen, self._folder.path, startup_s)
+        return await Daemon.start(
+            self.options.identity, self._listen, self._standing, self._folder.path, startup_s
+        )
 
-    async def _join(self, daemon: Daemon, wait_s: float) -> None:
+    async def _join(self, daemon: Daemon, patience_s: float) -> None:
         """Connect to whom we know, go on with the first that answers, greet the rest later."""
-        reached, failures = await self._dial_known(wait_s)
-        if self._bootstraps and not reached and not self._joined:
+        invited = bool(self._contacts.bootstraps)
+        reached = await self._neighbours.begin(daemon.control, patience_s if invited else _REDIAL_S)
+        if invited and not reached.peers and not self._joined:
+            named = "; ".join(reached.failures[:_FAILURES_NAMED])
             raise UnreachableError(
-                f"no bootstrap answers ({'; '.join(failures)}). Check this machine's network, then "
-                "whether the run still goes on, and ask for a fresh invite"
+                f"no bootstrap and no former peer answers ({named}). Check this machine's network, "
+                "then whether the run still goes on, and ask for a fresh invite"
             )
-        await self._directory.attach(daemon, reached)
+        await self._directory.attach(daemon, reached.peers)
+        with suppress(LinkError):
+            self._neighbours.connected = await daemon.control.peers(_CALL_S)
 
-    async def _dial_known(self, wait_s: float) -> tuple[list[str], list[str]]:
-        """(who answered first, why others did not); those still on their way are greeted later."""
-        known = self._neighbours | self._bootstraps
-        dials = {
-            self._spawn(self._connect(peer, addresses, _DIAL_S)): peer
-            for peer, addresses in known.items()
-        }
-        deadline = time.monotonic() + wait_s
-        pending, reached, failures = set(dials), list[str](), list[str]()
-        while pending and not reached and time.monotonic() < deadline:
-            done, pending = await asyncio.wait(
-                pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            for dial in done:
-                error = dial.exception()
-                if error is None:
-                    reached.append(dials[dial])
-                else:
-                    failures.append(f"{known[dials[dial]][0]}: {error}")
-        for dial in pending:
-            self._spawn(self._greet_after(dial, dials[dial]))
-        return reached, failures
+    # ---- how others reach us ------------------------------------------------------------------
 
-    async def _greet_after(self, dial: asyncio.Task[None], peer: str) -> None:
-        try:
-            await dial
-            await self._up.wait()
-            await self._directory.greet(peer)
-        except SwarmnetError as error:
-            log.debug("%s was not reached: %s", peer, error)
+    def _expected(self, remembered: Reach) -> Reach:
+        """What is known before anybody is asked. Who begins a run or is announced is public."""
+        if self.options.listen.loopback:
+            return "unknown"
+        if self.options.reach != "auto":
+            return self.options.reach
+        begins = not self._contacts.bootstraps
+        return "public" if begins or self.options.listen.announce else remembered
+
+    async def _settle_reach(self, daemon: Daemon) -> None:
+        """Ask whom we reached; who turns out to be private starts again, with relays."""
+        before = self.reach
+        if self._listen.loopback or self._expected("unknown") != "unknown":
+            return
+        verdict = await self._ask_reach(daemon)
+        if verdict is None:
+            return
+        if verdict.reached:
+            family = ipaddress.ip_address(verdict.seen).version
+            self._seen_as = f"/ip{family}/{verdict.seen}/tcp/{self._listen.port}"
+        elif before != "private":
+            self._standing = replace(self._standing, reach="private")
+            self._choose_relays()
+            await self._drop_daemon()
+            daemon = self._daemon = await self._launch(_RESTART_S)
+            await self._join(daemon, _REDIAL_S)
+            return
+        self._standing = replace(self._standing, reach="public" if verdict.reached else "private")
+
+    async def _ask_reach(self, daemon: Daemon) -> Dialed | None:
+        """The first verdict of a peer that tried; None when nobody could."""
+        for peer in self.connected[:_REFEREES]:
+            try:
+                pipe = await daemon.control.open(
+                    peer, self._scoped(dialback.TOPIC), dialback.ANSWER_S
+                )
+                stream = P2pStream(peer, pipe)
+                try:
+                    verdict = await dialback.ask(stream, self._listen.port)
+                    if verdict.seen:
+                        ipaddress.ip_address(verdict.seen)
+                        return verdict
+                finally:
+                    await stream.close()
+            except (LinkError, PeerFault, ValueError) as error:
+                log.debug("%s could not say how we are reached: %s", peer, error)
+        return None
+
+    async def _seen_from(self, peer: str) -> list[Multiaddr]:
+        return (await self._control().peers(_CALL_S)).get(peer, [])
+
+    def _choose_relays(self) -> None:
+        relays = self._contacts.relays(self._neighbours.connected)
+        self._standing = replace(self._standing, relays=relays)
+        self._chose_relays_at = time.monotonic()
+
+    def _relays_lost(self) -> bool:
+        """None of those whose slots we book is there any more, but another one is."""
+        if self.reach != "private" or self._listen.loopback:
+            return False
+        connected = self._neighbours.connected
+        if any(peer_of(relay) in connected for relay in self.relays):
+            return False
+        waited = time.monotonic() - self._chose_relays_at > _RELAYS_AGAIN_S
+        return waited and any(peer_of(r) in connected for r in self._contacts.relays(connected))
+
+    # ---- the daemon's life --------------------------------------------------------------------
 
     async def _drop_daemon(self) -> None:
         self._up.clear()
@@ -320,7 +439,7 @@ class Node:
             self.failed.set_exception(UnreachableError(reason))
 
     async def _tend(self) -> None:
-        """Keep a way back: peers' addresses for the next start, bootstraps when we are alone."""
+        """Keep a way back: see ``Neighbours``, and the addresses for the next start."""
         silent = 0
         while True:
             await asyncio.sleep(_TEND_S)
@@ -328,17 +447,33 @@ class Node:
             if daemon is None or not self._up.is_set():
                 continue
             try:
-                self._neighbours = await daemon.control.peers(_CALL_S) or self._neighbours
+                news = await self._neighbours.look(daemon.control)
+                daemon.visible = await daemon.control.identify(_CALL_S)
                 silent = 0
             except LinkError:
                 silent += 1
                 if silent == _DEATHS:
                     daemon.kill()
                 continue
-            if self._directory.alone:
-                reached, _ = await self._dial_known(_DIAL_S)
-                for peer in reached:
-                    await self._directory.greet(peer)
+            if self._relays_lost():
+                self._choose_relays()
+                self.on_event(ReachSeen(self.reach, list(self.relays)))
+                daemon.kill()
+            if self.options.book is not None:
+                await self._keep_book(self.options.book, news)
+
+    async def _keep_book(self, path: Path, news: bool) -> None:
+        if news or time.monotonic() - self._saved_at > _SAVE_S:
+            self._saved_at = time.monotonic()
+            await asyncio.to_thread(save, path, self._book())
+
+    def _book(self) -> Book:
+        return Book(
+            run=self.options.fingerprint,
+            reach=self.reach,
+            port=self._listen.port,
+            peers=self._contacts.entries(),
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -352,11 +487,11 @@ class Node:
             log.debug("a task of the node ended: %r", error)
 
 
-def _by_peer(addresses: Iterable[str], me: str) -> dict[str, list[Multiaddr]]:
-    """Addresses without ``/p2p``, grouped by peer, our own left out. Raises AddressError."""
-    known: dict[str, list[Multiaddr]] = {}
-    for text in addresses:
-        peer = str(parse_address(text).value_for_protocol("p2p"))
-        if peer != me:
-            known.setdefault(peer, []).append(bare(text))
-    return known
+def _same_port(listen: Listen, port: int) -> Listen:
+    """Where we listened before, if we may choose and nobody else is there: others know it."""
+    if listen.port or not port:
+        return listen
+    try:
+        return settled(replace(listen, port=port))
+    except AddressError:
+        return listen

@@ -46,15 +46,19 @@ class Records(Protocol):
     def me(self) -> str: ...
     @property
     def addresses(self) -> list[str]: ...
-    def learn(self, peer: str, addresses: list[str]) -> None: ...
+    @property
+    def relaying(self) -> bool: ...
+    def learn(self, peer: str, addresses: list[str], *, relays: bool) -> None: ...
+    def forget(self, peer: str) -> None: ...
     async def publish(self, key: str, body: dict[str, Any]) -> None: ...
     async def lookup(self, key: str) -> dict[str, dict[str, Any]]: ...
 
 
 class _StatusEntry(Word):
-    """A peer's own word with where it listens, as strangers may write it."""
+    """A peer's own word, where it listens, and whether it relays, as strangers may write it."""
 
     addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES, default_factory=list)]
+    relays: bool = False
 
 
 class _OrderEntry(BaseModel):
@@ -195,6 +199,8 @@ class Phonebook:
         try:
             body = dataclasses.asdict(status)
             body["addresses"] = self._node.addresses[:MAX_ADDRESSES]
+            if self._node.relaying:
+                body["relays"] = True
             await self._node.publish(PEERS, body)
         except LinkError as error:
             log.debug("our status was not published: %s", error)
@@ -213,8 +219,11 @@ class Phonebook:
         for peer, body in book.items():
             entry = _parse(_StatusEntry, body)
             if entry is not None and peer != self._node.me:
-                self._node.learn(peer, entry.addresses)
-                status = Status(**entry.model_dump(exclude={"addresses"}))
+                if entry.state == "left":
+                    self._node.forget(peer)
+                else:
+                    self._node.learn(peer, entry.addresses, relays=entry.relays)
+                status = Status(**entry.model_dump(exclude={"addresses", "relays"}))
                 self._membership.observe(peer, status, now)
         if book:
             self._lookout.read(now)

@@ -33,6 +33,8 @@ class Kind(IntEnum):
     HELLO = 1
     WELCOME = 2
     REFUSE = 3
+    DIAL = 4
+    DIALED = 5
     OFFER = 16
     ACCEPT = 17
     DECLINE = 18
@@ -74,6 +76,8 @@ BOUNDS: dict[Kind, int] = {
     Kind.HELLO: _SMALL,
     Kind.WELCOME: _SMALL,
     Kind.REFUSE: 80 * 1024,
+    Kind.DIAL: _SMALL,
+    Kind.DIALED: _SMALL,
     Kind.OFFER: _SMALL,
     Kind.ACCEPT: _SMALL,
     Kind.DECLINE: _SMALL,

@@ -52,18 +52,26 @@ class Invite:
 
 
 def parse_address(text: str, *, needs_peer: bool = True) -> Multiaddr:
-    """A multiaddr that, unless told otherwise, names its peer (``.../p2p/ID``).
+    """A multiaddr that, unless told otherwise, ends with its peer (``.../p2p/ID``).
 
     Raises AddressError.
     """
     try:
         address = Multiaddr(text)
-        if needs_peer:
-            address.value_for_protocol("p2p")
+        if needs_peer and [protocol.name for protocol in address.protocols()][-1] != "p2p":
+            raise ValueError("it names no peer at its end")
     except Exception as error:
         wanted = "a multiaddr with a /p2p/ part" if needs_peer else "a multiaddr"
         raise AddressError(f"{text!r} is not {wanted}") from error
     return address
+
+
+def peer_of(text: str) -> str:
+    """Whom a full multiaddr leads to: its last peer, for others on the way are relays.
+
+    Raises AddressError.
+    """
+    return str(parse_address(text)).rpartition("/p2p/")[2]
 
 
 def _encoded(raw: bytes) -> str:

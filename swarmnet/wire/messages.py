@@ -134,6 +134,21 @@ class Refuse(Message):
     run_file: Annotated[bytes, Field(max_length=64 * 1024)]
 
 
+class Dial(Message):
+    """Can you open a connection to me, at the address from which you see me and this port?"""
+
+    kind = Kind.DIAL
+    port: Annotated[int, Field(ge=1024, le=65535)]
+
+
+class Dialed(Message):
+    """Answers a Dial: ``seen`` is the IP address that was tried; empty: nothing was tried."""
+
+    kind = Kind.DIALED
+    seen: Annotated[str, StringConstraints(max_length=64)] = ""
+    reached: bool = False
+
+
 class Offer(Message):
     """Let us exchange: my own round counter, what I would send, and what I know of others.
 

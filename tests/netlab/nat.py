@@ -45,7 +45,9 @@ def flow_of(packet: bytes, near: int, far: int) -> Flow | None:
     protocol = packet[HEAD_BYTES + 9]
     if protocol not in CHECKSUM_AT:
         return None
-    ports = dict(zip((SOURCE, TARGET), struct.unpack_from(">HH", packet, _body(packet)), strict=True))
+    ports = dict(
+        zip((SOURCE, TARGET), struct.unpack_from(">HH", packet, _body(packet)), strict=True)
+    )
     address = packet[HEAD_BYTES + far : HEAD_BYTES + far + 4]
     return protocol, ports[near], address, ports[far]
 
@@ -65,7 +67,9 @@ def _mend(packet: bytearray, at: int, old: bytes, new: bytes, *, unfinished: boo
     """An unfinished checksum is the sum itself, a finished one its complement."""
     [total] = struct.unpack_from(">H", packet, at)
     total ^= 0 if unfinished else 0xFFFF
-    total += sum(struct.unpack(">HH", new)) + sum(half ^ 0xFFFF for half in struct.unpack(">HH", old))
+    total += sum(struct.unpack(">HH", new)) + sum(
+        half ^ 0xFFFF for half in struct.unpack(">HH", old)
+    )
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     struct.pack_into(">H", packet, at, total ^ (0 if unfinished else 0xFFFF))

@@ -30,6 +30,8 @@ from swarmnet.wire.messages import (
     Commit,
     Decide,
     Decline,
+    Dial,
+    Dialed,
     Digest,
     Get,
     Got,
@@ -108,6 +110,8 @@ MESSAGES = (
     Forget(samples=(5, 6)),
     Inquire(samples=(5,), let_go=True),
     Get(what="state", first=2),
+    Dial(port=4001),
+    Dialed(seen="2001:db8::7", reached=True),
     Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
 )
 

@@ -34,11 +34,15 @@ class Door:
 
     def __init__(self, me, shelf):
         self.me, self.addresses = me, [f"/ip4/127.0.0.1/tcp/1/p2p/{me}"]
+        self.relaying = False
         self._shelf = shelf
         self.learned = {}
 
-    def learn(self, peer, addresses):
-        self.learned[peer] = addresses
+    def learn(self, peer, addresses, *, relays):
+        self.learned[peer] = addresses, relays
+
+    def forget(self, peer):
+        self.learned.pop(peer, None)
 
     async def publish(self, key, body):
         self._shelf.entries[key][self.me] = dict(body)
@@ -139,7 +143,7 @@ def test_a_newcomer_is_found_by_rumour_and_looked_up_within_two_renewals():
         await chat(peers, 2 * RENEW_S)
         assert CAT in peers[0].alive()
         assert CAT in peers[1].alive()
-        assert peers[1].door.learned[CAT] == newcomer.door.addresses
+        assert peers[1].door.learned[CAT] == (newcomer.door.addresses, False)
 
     clock.run(main())
 
