@@ -52,6 +52,7 @@ _CALL_S = 5.0
 _ROUTE_S = 5.0
 _TEND_S = 5.0
 """Between two looks at our neighbours: ping the daemon, remember addresses, dial who is lost."""
+_FIRST_LOOK_S = 0.5
 _SAVE_S = 300.0
 _DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
@@ -440,9 +441,10 @@ class Node:
 
     async def _tend(self) -> None:
         """Keep a way back: see ``Neighbours``, and the addresses for the next start."""
-        silent = 0
+        silent, pause_s = 0, _FIRST_LOOK_S
         while True:
-            await asyncio.sleep(_TEND_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _TEND_S)
             daemon = self._daemon
             if daemon is None or not self._up.is_set():
                 continue
