@@ -111,7 +111,7 @@ class Neighbours:
 
         Raises LinkError when the daemon does not answer.
         """
-        self.connected = await control.peers(_CALL_S) or self.connected
+        self.connected = await control.peers(_CALL_S)
         news = self.contacts.meet(self.connected, time.time())
         for change in self._paths.changes(self.connected):
             self.on_event(change)

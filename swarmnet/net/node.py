@@ -452,7 +452,8 @@ class Node:
                 news = await self._neighbours.look(daemon.control)
                 daemon.visible = await daemon.control.identify(_CALL_S)
                 silent = 0
-            except LinkError:
+            except LinkError as error:
+                log.debug("the daemon did not say whom it is connected to: %s", error)
                 silent += 1
                 if silent == _DEATHS:
                     daemon.kill()
