@@ -38,6 +38,7 @@ class Board(ABC):
         self.progress = 0.0
         self._names: dict[str, str] = {}
         self._notes: deque[tuple[float, Text]] = deque(maxlen=NOTES)
+        self._relayed: dict[tuple[str, str], str] = {}
         self._began: float | None = None
         self._now = 0.0
         self._lock = threading.Lock()
@@ -132,9 +133,42 @@ class Board(ABC):
         took = f"{event['seconds']:.1f} s"
         self._note(event, f"{event['peer']} restarted its network daemon ({took})", "yellow")
 
+    def _on_clock(self, event: Record) -> None:
+        self._note(event, clock_line(event), "red")
+
+    def _on_reach(self, event: Record) -> None:
+        if event["reach"] == "private":
+            self._note(event, reach_line(event), "yellow")
+
+    def _on_path(self, event: Record) -> None:
+        """Straight ways are the rule and not worth a line, unless there was a relay before."""
+        peer, way = self._name(event["peer_id"]), event["path"]
+        was = self._relayed.get((event["peer"], peer))
+        if way == "relayed":
+            self._relayed[event["peer"], peer] = event["relay"]
+            by = self._name(event["relay"])
+            self._note(event, f"{event['peer']} reaches {peer} through the relay {by}", "yellow")
+        elif was is not None:
+            del self._relayed[event["peer"], peer]
+            said = "reaches it directly now" if way == "direct" else "lost it"
+            self._note(event, f"{event['peer']} had {peer} through a relay, {said}", "green")
+
     def _on_evaluated(self, event: Record) -> None:
         if event["subject"] == "merged":
             self._note(event, f"held-out loss of the merged model: {nats(event['loss'])}", "cyan")
+
+
+def clock_line(event: Mapping[str, Any]) -> str:
+    minutes = abs(float(event["ahead_s"])) / 60
+    side = "ahead of" if event["ahead_s"] > 0 else "behind"
+    others = f"those of {event['peers']} other peers" if event["peers"] > 1 else "another peer's"
+    return f"this computer's clock is about {minutes:.0f} minutes {side} {others}: set it"
+
+
+def reach_line(event: Mapping[str, Any]) -> str:
+    count = len(event["relays"])
+    ways = f"{count or 'no'} relay{'' if count == 1 else 's'}"
+    return f"others cannot connect to this computer: it is reached through {ways}"
 
 
 def nats(loss: float) -> str:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -60,6 +60,7 @@ def bootstrap(
 
     run_file = RunFile.load(find_run(run), overrides)
     station = _station(out, f"{run_file.config.name}-bootstrap", _peer(None, [], port, announce))
+    station.log.listen(_say_notable)
     role = Bootstrap(station, run_file)
     try:
         invite = role.start()
@@ -286,6 +287,13 @@ def _closing_line(out: Path) -> str:
     if roles[-1:] == ["stage"]:
         return f"{done['steps']} steps, {gave}"
     return f"{done['steps']} steps, {done['ok']} exchanges, {gave}"
+
+
+def _say_notable(line: dict[str, Any]) -> None:
+    from peers.console import notable
+
+    if (said := notable(line)) is not None:
+        err.print(said, markup=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

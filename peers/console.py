@@ -12,12 +12,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from peers.board import Board
+from peers.board import Board, clock_line, reach_line
 from peers.live import LiveView
 from peers.pipeline.view import PipelineView
 from peers.story import Record
 from peers.units import size
-from swarmnet.events import EventLog, MemoryReserved
+from swarmnet.events import ClockOff, EventLog, MemoryReserved, ReachSeen
 
 PLAIN_S = 5.0
 FRAMES_PER_S = 2.0
@@ -51,13 +51,24 @@ def follow(log: EventLog, title: str) -> Iterator[OwnView]:
     view, console = OwnView(title), Console(stderr=True)
 
     def announce(line: dict[str, Any]) -> None:
-        if line["event"] == MemoryReserved.name:
-            console.print(memory_line(line), markup=False, highlight=False)
+        if (said := notable(line)) is not None:
+            console.print(said, markup=False, highlight=False)
 
     log.listen(view.update)
     log.listen(announce)
     with shown(view, console):
         yield view
+
+
+def notable(line: Mapping[str, Any]) -> str | None:
+    """What the owner of a process should read once, in one line; None for all other events."""
+    if line["event"] == MemoryReserved.name:
+        return memory_line(line)
+    if line["event"] == ClockOff.name:
+        return f"warning: {clock_line(line)}"
+    if line["event"] == ReachSeen.name and line["reach"] == "private":
+        return reach_line(line)
+    return None
 
 
 def memory_line(line: Mapping[str, Any]) -> str:

@@ -256,6 +256,9 @@ PipelineView.hearers = {
     "state_taken": PipelineView._on_state,
     "fault": PipelineView._on_fault,
     "daemon_restarted": PipelineView._on_daemon,
+    "clock_off": PipelineView._on_clock,
+    "reach": PipelineView._on_reach,
+    "path": PipelineView._on_path,
     "evaluated": PipelineView._on_evaluated,
     "peer_finished": PipelineView._on_finished,
 }

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from multiaddr import Multiaddr
 
@@ -17,7 +18,7 @@ from swarmnet.wire.invite import parse_address, peer_of
 MAX_KNOWN = 4096
 """Peers whose addresses are held; a run that is larger finds the others in the DHT."""
 MAX_WANTED = 32
-"""Of those that we met, so many are missed when they are gone."""
+"""Of those that we met or heard of, so many are missed when they are not there."""
 MAX_RELAYS = 3
 CIRCUIT = "p2p-circuit"
 
@@ -97,9 +98,10 @@ class Contacts:
         return self._published.get(peer, [])
 
     def wanted(self) -> list[str]:
-        """Whom to miss: the bootstraps, and those whom we met, newest first."""
-        met = list(reversed(self._met))[:MAX_WANTED]
-        return list(dict.fromkeys([*self.bootstraps, *met]))
+        """Whom to miss: the bootstraps, those whom we met, newest first, and some of the others."""
+        others = [peer for peer, addresses in self._published.items() if addresses]
+        known = dict.fromkeys([*reversed(self._met), *others])
+        return list(dict.fromkeys([*self.bootstraps, *islice(known, MAX_WANTED)]))
 
     def ways_in(self) -> list[str]:
         """Whom to ask at the start, all of them: bootstraps, then the book, newest first."""

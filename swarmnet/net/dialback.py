@@ -19,7 +19,7 @@ from swarmnet.wire.messages import Dial, Dialed
 
 TOPIC = "dialback"
 TRY_S = 1.5
-ANSWER_S = 3.0
+ANSWER_S = 5.0
 AT_ONCE = 4
 GREETING = b"\x13/multistream/1.0.0\n"
 """How both ends of a libp2p connection begin."""

@@ -59,6 +59,7 @@ _DEATHS_WITHIN_S = 60.0
 _START_TRIES = 2
 _REFEREES = 3
 """Peers who are asked at the start whether they can open a connection to us."""
+_ASKS = 5
 _RELAYS_AGAIN_S = 60.0
 _FAILURES_NAMED = 3
 INCOMING = "in.sock"
@@ -115,6 +116,7 @@ class Node:
         self._up = asyncio.Event()
         self._joined = False
         self._clock_told = False
+        self._asks_left = _ASKS
         self._saved_at = float("-inf")
         self._chose_relays_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -340,23 +342,39 @@ class Node:
 
     async def _settle_reach(self, daemon: Daemon) -> None:
         """Ask whom we reached; who turns out to be private starts again, with relays."""
-        before = self.reach
-        if self._listen.loopback or self._expected("unknown") != "unknown":
-            return
-        verdict = await self._ask_reach(daemon)
-        if verdict is None:
-            return
-        if verdict.reached:
-            family = ipaddress.ip_address(verdict.seen).version
-            self._seen_as = f"/ip{family}/{verdict.seen}/tcp/{self._listen.port}"
-        elif before != "private":
-            self._standing = replace(self._standing, reach="private")
-            self._choose_relays()
+        if self._may_ask and self._turned_private(await self._ask_reach(daemon)):
             await self._drop_daemon()
             daemon = self._daemon = await self._launch(_RESTART_S)
             await self._join(daemon, _REDIAL_S)
+
+    async def _ask_again(self, daemon: Daemon) -> None:
+        """Nobody could say at the start; perhaps a peer that came since then can."""
+        if not self._may_ask or self.reach != "unknown" or not self._asks_left:
             return
+        self._asks_left -= 1
+        turned = self._turned_private(await self._ask_reach(daemon))
+        if self.reach != "unknown":
+            self.on_event(ReachSeen(self.reach, list(self.relays)))
+        if turned:
+            daemon.kill()
+
+    @property
+    def _may_ask(self) -> bool:
+        return not self._listen.loopback and self._expected("unknown") == "unknown"
+
+    def _turned_private(self, verdict: Dialed | None) -> bool:
+        """Believe the verdict; whether the daemon has to be started anew because of it."""
+        before = self.reach
+        if verdict is None:
+            return False
         self._standing = replace(self._standing, reach="public" if verdict.reached else "private")
+        if verdict.reached:
+            family = ipaddress.ip_address(verdict.seen).version
+            self._seen_as = f"/ip{family}/{verdict.seen}/tcp/{self._listen.port}"
+            return False
+        if before != "private":
+            self._choose_relays()
+        return before != "private"
 
     async def _ask_reach(self, daemon: Daemon) -> Dialed | None:
         """The first verdict of a peer that tried; None when nobody could."""
@@ -444,7 +462,7 @@ class Node:
         silent, pause_s = 0, _FIRST_LOOK_S
         while True:
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _TEND_S)
+            pause_s = min(2 * pause_s, _TEND_S) if self.connected else _FIRST_LOOK_S
             daemon = self._daemon
             if daemon is None or not self._up.is_set():
                 continue
@@ -458,6 +476,7 @@ class Node:
                 if silent == _DEATHS:
                     daemon.kill()
                 continue
+            await self._ask_again(daemon)
             if self._relays_lost():
                 self._choose_relays()
                 self.on_event(ReachSeen(self.reach, list(self.relays)))

@@ -40,9 +40,12 @@ class Skew:
         self._ahead = {peer: ahead for peer, ahead in self._ahead.items() if peer in self._written}
 
     def offset(self) -> Offset | None:
-        """Ours, when more than half of the others' clocks are off in one direction."""
+        """Ours, when more than half of the others' clocks are off in one direction.
+
+        Who was not heard yet counts as being on our side.
+        """
         for side in (1, -1):
             off = [ahead for ahead in self._ahead.values() if side * ahead > BOUND_S]
-            if 2 * len(off) > len(self._ahead):
+            if 2 * len(off) > len(self._written):
                 return Offset(statistics.median(off), len(off))
         return None

@@ -1,4 +1,4 @@
-"""Paths that end and come back: a site that is cut off, a way that dies in one direction, a long line.
+"""Paths that end and come back: a site cut off, a way that dies in one direction, a long line.
 
 Virtual time cannot show this: how long libp2p and the DHT take to believe that a peer is gone, and
 who looks for whom afterwards, is theirs.

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 import pytest
 from support import nodes, options, until
 
+from swarmnet.events import ClockOff
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.net import directory, records
 from swarmnet.net.node import Node
@@ -172,25 +173,40 @@ def test_signed_nonsense_is_ignored(tmp_path):
     asyncio.run(main())
 
 
-def test_clocks_ten_minutes_fast_and_slow_change_nothing(tmp_path, monkeypatch):
+def test_clocks_ten_minutes_off_change_nothing_and_their_owners_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(directory, "time", Skewed)
     monkeypatch.setattr(records, "time", Skewed)
 
     async def main():
-        peers = []
+        peers, said, contexts = [], [], []
         try:
             for fast_s in (0.0, 600.0, -600.0):
                 FAST_S.set(fast_s)
                 bootstrap = peers[0].node.addresses if peers else ()
                 node = await Node.start(options(tmp_path, f"key{fast_s}", bootstrap))
+                said.append([])
+                node.on_event = said[-1].append
                 peers.append(Peer(node, peers[0].node.me if peers else node.me))
-                await peers[-1].book.start()
+                contexts.append(copy_context())
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(
+                *(
+                    loop.create_task(peer.book.start(), context=context)
+                    for peer, context in zip(peers, contexts, strict=True)
+                )
+            )
             for peer in peers:
                 others = [other for other in peers if other is not peer]
                 await until(lambda peer=peer, others=others: peer.sees(*others))
             reads = [peer.book.reads + 4 for peer in peers]
             await until(lambda: all(p.book.reads >= n for p, n in zip(peers, reads, strict=True)))
             assert all(event.alive for peer in peers for event in peer.events)
+            await until(lambda: said[1] and said[2])
+            assert said[0] == []
+            for [event], fast in zip(said[1:], (True, False), strict=True):
+                assert isinstance(event, ClockOff)
+                assert (event.ahead_s > 500, event.ahead_s < -500) == (fast, not fast)
+                assert event.peers == 2
             await peers[0].book.command("pause")
             await until(lambda: all(peer.book.order == "pause" for peer in peers))
             await peers[1].book.leave()

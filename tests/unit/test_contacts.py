@@ -1,6 +1,7 @@
-"""Whom a node knows: its word before ours, relays with one address each, the departed left alone."""
+"""Whom a node knows, whom it misses, and how far its clock is from the others'."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from multiaddr import Multiaddr
@@ -118,6 +119,15 @@ def test_who_left_is_not_missed_until_it_says_that_it_is_back():
     assert contacts.wanted() == [ANN]
 
 
+def test_who_only_published_is_missed_after_those_whom_we_met():
+    contacts = Contacts(ME, [])
+    contacts.learn(BOB, [], relays=False)
+    contacts.meet({ANN: at("/ip4/45.77.0.9/tcp/1")}, 1.0)
+    assert contacts.wanted() == [ANN]
+    contacts.learn(RELAY, [f"/ip4/45.77.0.8/tcp/4001/p2p/{RELAY}"], relays=False)
+    assert contacts.wanted() == [ANN, RELAY]
+
+
 def test_a_relay_is_named_once_and_one_that_is_there_comes_first():
     far = [f"/ip4/45.77.0.2/tcp/1/p2p/{RELAY}", f"/ip4/45.77.0.2/tcp/2/p2p/{RELAY}"]
     contacts = Contacts(ME, far, [entry(ANN, relays=True), entry(BOB)])
@@ -168,7 +178,7 @@ def looks(absences, wanted, present, until_s, step_s=1.0):
 
 def test_who_is_missing_is_tried_at_once_and_then_after_longer_pauses():
     tried = looks(Absences(random.Random(0)), [ANN], [], 300.0)[ANN]
-    pauses = [b - a for a, b in zip(tried, tried[1:], strict=False)]
+    pauses = [b - a for a, b in pairwise(tried)]
     assert tried[0] == 0.0
     assert pauses[0] < pauses[-1] <= 1.25 * LONGEST_S + 1.0
     assert 8 <= len(tried) <= 16

@@ -17,6 +17,7 @@ _SAMPLES = {
     float: 0.25,
     bool: True,
     list[int]: [3, 4],
+    list[str]: ["a", "b"],
     dict[str, int]: {"text": 3},
 }
 

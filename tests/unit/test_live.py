@@ -9,7 +9,15 @@ from rich.console import Console
 
 from peers.live import LiveView
 from peers.units import amount, clock, percent, printable, short, size
-from swarmnet.events import CheckpointWritten, FaultInjected, PeerStarted, StepDone
+from swarmnet.events import (
+    CheckpointWritten,
+    ClockOff,
+    FaultInjected,
+    PathSeen,
+    PeerStarted,
+    ReachSeen,
+    StepDone,
+)
 from tests.unit.synthetic import T0, fake_run, record
 
 
@@ -121,3 +129,25 @@ def test_units_read_well():
     assert [percent(0.0123), percent(0.5), percent(0)] == ["1.2 %", "50 %", "0.0 %"]
     assert [short(0.00605), short(3.1e-4), short(0)] == ["0.00605", "3.1e-4", "0"]
     assert printable("a\x07b" * 20, 5) == "a\N{MIDDLE DOT}ba\N{HORIZONTAL ELLIPSIS}"
+
+
+def test_paths_and_clocks_are_noted_when_they_are_out_of_the_ordinary():
+    view = LiveView("demo")
+    relay, hidden = "12D3KooWrelay", "12D3KooWhidden"
+    story = [
+        PeerStarted("worker", "demo", "ab", "12D3KooWme"),
+        ReachSeen("private", [relay]),
+        PathSeen(relay, "direct"),
+        PathSeen(hidden, "relayed", relay),
+        PathSeen(hidden, "direct"),
+        ClockOff(-600.0, 3),
+    ]
+    for second, event in enumerate(story):
+        view.update(record(T0 + second, "me", event))
+    notes = [note.split("  ", 1)[1] for note in view.notes()]
+    assert notes == [
+        "others cannot connect to this computer: it is reached through 1 relay",
+        f"me reaches {hidden} through the relay {relay}",
+        f"me had {hidden} through a relay, reaches it directly now",
+        "this computer's clock is about 10 minutes behind those of 3 other peers: set it",
+    ]
