@@ -9,6 +9,13 @@
     serving     streams that others open to us: one task each, bounded in number
     records     what a signed record is, and the rule by which nodes store and believe it
     directory   the DHT: publish and look up records
+    skew        how far our clock is from those of the others, from their records
+    addressbook whom we met, kept in the peer's folder
+    contacts    whom we know and where they listen
+    absences    who is missing, and when to try again
+    paths       direct, or through which relay
+    neighbours  the connections of a node: the first ones, and those that were lost
+    dialback    can others open connections to us?
     hello       same run, same wire?
     node        all of the above as one ``Transport`` that outlives its daemon
     phonebook   our status out, everybody's in, and the owner's orders

@@ -7,6 +7,7 @@ killed, so that no orphan answers in our name.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
@@ -242,7 +243,10 @@ def settled(listen: Listen) -> Listen:
 
 
 def _bind(host: str, port: int) -> int:
-    """The port that was bound, and is free again. Raises AddressError."""
+    """The port that was bound, and is free again.
+
+    Raises AddressError, or OSError when there is no file descriptor to try it with.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -252,6 +256,8 @@ def _bind(host: str, port: int) -> int:
             probe.bind((host, port))
             return int(probe.getsockname()[1])
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise AddressError(
             f"cannot listen on {host} port {port}: {error.strerror}; "
             "choose another port, or 0 for any free one"

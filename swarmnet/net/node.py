@@ -423,12 +423,15 @@ class Node:
             await daemon.close()
 
     async def _supervise(self) -> None:
+        """Bring the daemon back; a system that has no file descriptor left is waited for."""
         deaths: deque[float] = deque(maxlen=_DEATHS)
+        scarce = False
         while True:
             if self._daemon is not None:
                 await self._daemon.wait_dead()
             began = time.monotonic()
-            deaths.append(began)
+            if not scarce:
+                deaths.append(began)
             if len(deaths) == _DEATHS and began - deaths[0] < _DEATHS_WITHIN_S:
                 self._fail(f"the libp2p daemon died {_DEATHS} times within a minute")
                 return
@@ -439,6 +442,14 @@ class Node:
                 await self._drop_daemon()
                 await asyncio.sleep(_RETRY_S)
                 continue
+            except OSError as error:
+                if not scarce:
+                    log.warning("the libp2p daemon cannot be restarted for now: %s", error)
+                scarce = True
+                await self._drop_daemon()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            scarce = False
             log.info("the libp2p daemon died and is back")
             self.on_restart(time.monotonic() - began)
 

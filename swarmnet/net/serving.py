@@ -47,14 +47,18 @@ class StreamServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
+        """Out of file descriptors it waits for better times, and says so once until they come."""
+        loop, told = asyncio.get_running_loop(), False
         while True:
             try:
                 connected, _ = await loop.sock_accept(self._socket)
             except OSError as error:
-                log.error("no stream can be accepted for now: %s", error)
+                if not told:
+                    log.warning("no stream can be accepted for now: %s", error)
+                told = True
                 await asyncio.sleep(_PAUSE_S)
             else:
+                told = False
                 self._accept(connected)
 
     def _accept(self, connected: socket.socket) -> None:

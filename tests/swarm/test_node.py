@@ -4,12 +4,14 @@ import asyncio
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -533,3 +535,59 @@ def test_a_topic_that_is_served_again_gets_the_new_handler(tmp_path):
             assert await say(one, two.me, "echo", b"there") == b"other"
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def scarce():
+    """Takes all file descriptors but ``left``; gives them back at the end."""
+    held = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def take(left):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        give(left)
+
+    def give(count=None):
+        for _ in range(len(held) if count is None else count):
+            os.close(held.pop())
+
+    yield take, give
+    give()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_file_descriptors_a_node_waits_and_says_so_once(
+    tmp_path, scarce, caplog, monkeypatch
+):
+    monkeypatch.setattr(serving, "_PAUSE_S", 0.05)
+    take, give = scarce
+
+    async def main():
+        async with nodes(tmp_path, 2) as (one, two):
+            await one.serve("echo", echo)
+            take(0)
+            with pytest.raises(LinkError, match="Too many open files"):
+                await two.open(one.me, "echo", 1.0)
+            give(1)
+            with suppress(LinkError):
+                stream = await two.open(one.me, "echo", 1.0)
+                with pytest.raises(LinkError):
+                    await stream.receive(1.0)
+                await stream.close()
+            give()
+
+            async def answers():
+                try:
+                    return await say(two, one.me, "echo") == b"hi"
+                except LinkError:
+                    return False
+
+            await until(answers, 20.0)
+            assert not one.failed.done()
+
+    asyncio.run(main())
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("swarmnet")]
+    assert len([line for line in said if "no stream can be accepted" in line]) == 1
