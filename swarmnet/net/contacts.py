@@ -108,15 +108,15 @@ class Contacts:
         return list(dict.fromkeys([*self.bootstraps, *reversed(self._met)]))
 
     def relays(self, connected: Mapping[str, Iterable[Multiaddr]]) -> tuple[str, ...]:
-        """Full addresses of who may relay for us, one for each, those we are connected to first.
+        """Full addresses of those connected to us who may relay, one address for each.
 
-        With two addresses of one relay the daemon books no slot.
+        With two addresses of one relay, or one relay that is gone, the daemon waits for minutes
+        before it books a slot anywhere.
         """
+        known = dict.fromkeys([*reversed(self._relays), *self.bootstraps])
         chosen = []
-        known = dict.fromkeys([*self.bootstraps, *reversed(self._relays)])
-        for peer in sorted(known, key=lambda peer: peer not in connected):
-            ways = [*connected.get(peer, ()), *self.where(peer)]
-            direct = next((way for way in ways if is_direct(way)), None)
+        for peer in known:
+            direct = next((way for way in connected.get(peer, ()) if is_direct(way)), None)
             if direct is not None:
                 chosen.append(f"{direct}/p2p/{peer}")
         return tuple(chosen[:MAX_RELAYS])

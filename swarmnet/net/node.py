@@ -288,8 +288,6 @@ class Node:
         return self._daemon.control
 
     async def _first_daemon(self, startup_s: float) -> None:
-        if self.reach == "private":
-            self._choose_relays()
         for attempt in range(_START_TRIES):
             daemon = self._daemon = await self._launch(startup_s)
             try:
@@ -341,8 +339,10 @@ class Node:
         return "public" if begins or self.options.listen.announce else remembered
 
     async def _settle_reach(self, daemon: Daemon) -> None:
-        """Ask whom we reached; who turns out to be private starts again, with relays."""
-        if self._may_ask and self._turned_private(await self._ask_reach(daemon)):
+        """Ask whom we reached; who is private starts again, with relays that are there."""
+        if self._may_ask:
+            self._believe(await self._ask_reach(daemon))
+        if self._choose_relays():
             await self._drop_daemon()
             daemon = self._daemon = await self._launch(_RESTART_S)
             await self._join(daemon, _REDIAL_S)
@@ -352,29 +352,21 @@ class Node:
         if not self._may_ask or self.reach != "unknown" or not self._asks_left:
             return
         self._asks_left -= 1
-        turned = self._turned_private(await self._ask_reach(daemon))
-        if self.reach != "unknown":
-            self.on_event(ReachSeen(self.reach, list(self.relays)))
-        if turned:
-            daemon.kill()
+        if self._believe(await self._ask_reach(daemon)) == "public":
+            self.on_event(ReachSeen("public", []))
 
     @property
     def _may_ask(self) -> bool:
         return not self._listen.loopback and self._expected("unknown") == "unknown"
 
-    def _turned_private(self, verdict: Dialed | None) -> bool:
-        """Believe the verdict; whether the daemon has to be started anew because of it."""
-        before = self.reach
+    def _believe(self, verdict: Dialed | None) -> Reach:
         if verdict is None:
-            return False
+            return self.reach
         self._standing = replace(self._standing, reach="public" if verdict.reached else "private")
         if verdict.reached:
             family = ipaddress.ip_address(verdict.seen).version
             self._seen_as = f"/ip{family}/{verdict.seen}/tcp/{self._listen.port}"
-            return False
-        if before != "private":
-            self._choose_relays()
-        return before != "private"
+        return self.reach
 
     async def _ask_reach(self, daemon: Daemon) -> Dialed | None:
         """The first verdict of a peer that tried; None when nobody could."""
@@ -398,20 +390,21 @@ class Node:
     async def _seen_from(self, peer: str) -> list[Multiaddr]:
         return (await self._control().peers(_CALL_S)).get(peer, [])
 
-    def _choose_relays(self) -> None:
-        relays = self._contacts.relays(self._neighbours.connected)
-        self._standing = replace(self._standing, relays=relays)
-        self._chose_relays_at = time.monotonic()
+    def _choose_relays(self) -> bool:
+        """Whether a private peer has to start its daemon anew, because its relays are others now.
 
-    def _relays_lost(self) -> bool:
-        """None of those whose slots we book is there any more, but another one is."""
-        if self.reach != "private" or self._listen.loopback:
-            return False
+        It keeps those that it has while one of them is there, and changes once a minute at most.
+        """
         connected = self._neighbours.connected
-        if any(peer_of(relay) in connected for relay in self.relays):
+        found = self._contacts.relays(connected)
+        kept = any(peer_of(relay) in connected for relay in self.relays)
+        if self.reach != "private" or self._listen.loopback or kept or not found:
             return False
-        waited = time.monotonic() - self._chose_relays_at > _RELAYS_AGAIN_S
-        return waited and any(peer_of(r) in connected for r in self._contacts.relays(connected))
+        if self.relays and time.monotonic() - self._chose_relays_at < _RELAYS_AGAIN_S:
+            return False
+        self._standing = replace(self._standing, relays=found)
+        self._chose_relays_at = time.monotonic()
+        return True
 
     # ---- the daemon's life --------------------------------------------------------------------
 
@@ -488,8 +481,7 @@ class Node:
                     daemon.kill()
                 continue
             await self._ask_again(daemon)
-            if self._relays_lost():
-                self._choose_relays()
+            if self._choose_relays():
                 self.on_event(ReachSeen(self.reach, list(self.relays)))
                 daemon.kill()
             if self.options.book is not None:

@@ -128,19 +128,19 @@ def test_who_only_published_is_missed_after_those_whom_we_met():
     assert contacts.wanted() == [ANN, RELAY]
 
 
-def test_a_relay_is_named_once_and_one_that_is_there_comes_first():
+def test_a_relay_is_named_once_and_only_while_it_is_there():
     far = [f"/ip4/45.77.0.2/tcp/1/p2p/{RELAY}", f"/ip4/45.77.0.2/tcp/2/p2p/{RELAY}"]
     contacts = Contacts(ME, far, [entry(ANN, relays=True), entry(BOB)])
-    connected = {ANN: at("/ip4/45.77.0.9/tcp/7")}
-    assert contacts.relays(connected) == (f"/ip4/45.77.0.9/tcp/7/p2p/{ANN}", far[0])
+    way = "/ip4/45.77.0.9/tcp/7"
+    near = at(way) + at("/ip4/45.77.0.9/tcp/8")
+    assert contacts.relays({ANN: near, BOB: near}) == (f"{way}/p2p/{ANN}",)
+    assert contacts.relays({RELAY: near}) == (f"{way}/p2p/{RELAY}",)
 
 
 def test_loopback_and_circuits_are_no_relays():
-    ways = [
-        f"/ip4/127.0.0.1/tcp/1/p2p/{RELAY}",
-        f"/ip4/45.77.0.2/tcp/1/p2p/{HIDDEN}/p2p-circuit/p2p/{RELAY}",
-    ]
-    assert Contacts(ME, ways).relays({}) == ()
+    far = f"/ip4/45.77.0.2/tcp/1/p2p/{HIDDEN}/p2p-circuit"
+    contacts = Contacts(ME, [f"{far}/p2p/{RELAY}"])
+    assert contacts.relays({RELAY: at(far) + at("/ip4/127.0.0.1/tcp/1")}) == ()
 
 
 def test_the_peer_of_a_circuit_is_its_end():
