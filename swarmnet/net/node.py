@@ -319,9 +319,11 @@ class Node:
         reached = await self._neighbours.begin(daemon.control, patience_s if invited else _REDIAL_S)
         if invited and not reached.peers and not self._joined:
             named = "; ".join(reached.failures[:_FAILURES_NAMED])
+            met = set(self._contacts.ways_in()) - set(self._contacts.bootstraps)
+            others = ", nor anybody of the address book" if met else ""
             raise UnreachableError(
-                f"no bootstrap and no former peer answers ({named}). Check this machine's network, "
-                "then whether the run still goes on, and ask for a fresh invite"
+                f"no bootstrap answers{others} ({named}). Check this machine's network, then "
+                "whether the run still goes on, and ask for a fresh invite"
             )
         await self._directory.attach(daemon, reached.peers)
         with suppress(LinkError):

@@ -95,7 +95,7 @@ def test_nobody_of_the_book_lives(tmp_path, monkeypatch):
         three = await Node.start(booked(tmp_path, "three", one.addresses))
         await introduced(one, two, three)
         await closed(one, two, three)
-        with pytest.raises(UnreachableError, match="no former peer answers") as caught:
+        with pytest.raises(UnreachableError, match="nor anybody of the address book") as caught:
             await Node.start(booked(tmp_path, "two", one_address))
         assert caught.value.exit_code == 3
         assert "\n" not in str(caught.value)

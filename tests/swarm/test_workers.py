@@ -17,6 +17,7 @@ from peers.roles.worker import work
 from peers.station import Station
 from swarmnet.config import PeerConfig, RunFile
 from swarmnet.errors import RunMismatchError
+from swarmnet.net.addressbook import FILE as ADDRESSES
 from swarmnet.wire.invite import Invite
 from tests.swarm.herd import RUN, Herd
 
@@ -164,6 +165,20 @@ def test_another_run_file_is_refused_with_the_keys_that_differ(tmp_path: Path) -
                 work(station, Invite.decode(herd.invite), other.raw)
         finally:
             station.close()
+
+
+def test_a_worker_comes_back_when_every_bootstrap_is_gone(tmp_path: Path) -> None:
+    with Herd(tmp_path, ENDLESS) as herd:
+        victim = herd.worker("a")
+        herd.worker("b")
+        herd.wait_met("a", "b")
+        [other] = {event["peer_id"] for event in herd.of("b", "peer_started")}
+        herd.wait(lambda: other in (victim.out / ADDRESSES).read_text(), "the other in the book")
+        victim.kill()
+        herd.bootstrap.kill()
+        before = herd.met("a")
+        herd.worker("a")
+        herd.wait(lambda: herd.met("a") >= before + 3, "meetings after the restart")
 
 
 def test_peers_that_only_the_bootstrap_knows_meet_on_all_interfaces(tmp_path: Path) -> None:
