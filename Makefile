@@ -10,13 +10,14 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check swarm bench
+.PHONY: help setup demo test check swarm netlab bench
 
 help:
 	@echo "make demo    a whole swarm on this machine: a worker is killed, another one joins"
 	@echo "make test    lint, types and all tests"
 	@echo "make check   lint and types only"
 	@echo "make swarm   only the tests with real processes"
+	@echo "make netlab  only the tests on hosts made of network namespaces (root; two minutes)"
 	@echo "make bench   the benchmarks; no assertions on time"
 
 setup: .venv/.installed
@@ -40,6 +41,9 @@ test: check
 
 swarm: .venv/.installed
 	$(BIN)/python -m pytest tests/swarm
+
+netlab: .venv/.installed
+	$(BIN)/python -m pytest tests/netlab
 
 bench: .venv/.installed
 	$(BIN)/python tests/bench/averaging.py
