@@ -83,6 +83,12 @@ class Link:
                 found[peer] = Span(status.since, status.read)
         return found
 
+    def of_role(self, role: str) -> list[str]:
+        """Live members of one role, whatever they do."""
+        members = self.membership
+        live = members.alive(time.monotonic())
+        return [p for p in live if (status := members.status(p)) and status.role == role]
+
     def stages(self, states: tuple[str, ...] = SERVING) -> dict[int, list[str]]:
         """Live stage peers in one of ``states`` by the stage that they serve."""
         members, found = self.membership, dict[int, list[str]]()

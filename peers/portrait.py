@@ -23,6 +23,8 @@ class Portrait:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    finish: Callable[[], None] = lambda: None
+    """Returns when the copy is done: a mirrored state may still be on its way to host memory."""
 
 
 class Facts(BaseModel):

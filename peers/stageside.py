@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,8 +18,7 @@ from peers.station import Station
 from peers.steps import Ground, progress
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig
-from swarmnet.errors import StorageError
-from swarmnet.events import CheckpointWritten, Event, SamplesLost, StageLoad, StageStepped
+from swarmnet.events import Event, SamplesLost, StageLoad, StageStepped
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.payload import Offload
 from swarmnet.exchange.transport import Transport
@@ -29,7 +27,6 @@ from swarmnet.pipeline.assembly import Place, View
 from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.served import ServedStage, Setting
 from swarmnet.pipeline.service import Limits
-from swarmnet.train import checkpoint
 from swarmnet.train.gradients import GradientCargo
 from swarmnet.train.loop import choose_device
 from swarmnet.train.replica import Replica
@@ -205,20 +202,12 @@ class StageSide:
         await self.served.stay()
         self.missed, self._donors = False, ()
 
-    def write(
-        self, folder: Path, portrait: Portrait, in_weights: Sequence[tuple[str, int]]
-    ) -> None:
-        """A checkpoint, in any thread; a refusing disk is an event, not an end."""
-        began, size, problem = time.monotonic(), 0, ""
+    def kept(self, portrait: Portrait) -> Portrait:
+        """What a checkpoint holds: the state, and the rounds of others that are in it."""
         past = dict(portrait.facts["past"])
         past["commits"] = [(step, ids.hex()) for step, ids in past["commits"]]
-        try:
-            facts = {**portrait.facts, "past": past, "in_weights": list(in_weights)}
-            size = checkpoint.write(folder, portrait.tensors, facts)
-        except StorageError as error:
-            problem = str(error)
-        seconds = time.monotonic() - began
-        self._emit(CheckpointWritten(portrait.facts["step"], seconds, size, problem))
+        in_weights = self.served.stepping.in_weights()
+        return replace(portrait, facts={**portrait.facts, "past": past, "in_weights": in_weights})
 
     # ---- what the served stage asks for (Watch) -------------------------------------------------
 

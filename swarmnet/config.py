@@ -202,8 +202,16 @@ class PeerConfig(Section):
     )
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
+    checkpoints: int = Field(3, ge=1, le=1000, description="how many of the newest are kept")
+    hourly: int = Field(24, ge=0, le=10_000, description="and of how many hours of training one")
+    stale_s: float = Field(
+        300.0,
+        gt=0,
+        description="an own checkpoint so much older than the swarm gives way to a peer's state; "
+        "two checkpoint intervals at least",
+    )
     donor_s: float = Field(
-        120.0, gt=0, description="how long a stage peer looks for its stage's state before it ends"
+        120.0, gt=0, description="how long to look for the state of a run that has begun"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
     at_once: int = Field(

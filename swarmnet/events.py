@@ -57,6 +57,7 @@ class MemoryReserved(Event):
     payloads: int
     corrections: int
     open_questions: int
+    checkpoint: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,13 +243,27 @@ class ViewSeen(Event):
 
 @dataclass(frozen=True)
 class CheckpointWritten(Event):
-    """A checkpoint is on disk; with ``error`` it is not, and the previous one stands."""
+    """A checkpoint is on disk; with ``error`` it is not, and the previous one stands.
+
+    ``copy_s`` is what training waited; ``dropped`` older ones went because the disk was full.
+    """
 
     name = "checkpoint"
     step: int
     seconds: float
     bytes: int
     error: str = ""
+    copy_s: float = 0.0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointPassedOver(Event):
+    """A checkpoint in the own folder is damaged, or not of this run: an older one serves."""
+
+    name = "checkpoint_passed_over"
+    folder: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peers.give import TOPIC, Giver
 from peers.link import REFERENCE, Link, node_options
+from peers.milestone import Memory
 from peers.portrait import Easel
 from peers.station import Station
 from swarmnet.config import RunConfig, RunFile
@@ -39,6 +40,7 @@ class Bootstrap:
     def __init__(self, station: Station, run: RunFile) -> None:
         self.station = station
         self._run = run
+        self._memory = Memory(station.out, station.peer.checkpoint_s)
         self._link: Link
         self.invite: Invite
 
@@ -81,21 +83,29 @@ class Bootstrap:
         node = await Node.start(options)
         giver = Giver(self._run.raw, Easel(), lambda: False, self.station.log.emit)
         await node.serve(TOPIC, giver.handle)
-        return await Link.join(self.station, node, self._run, owner, _status)
+        return await Link.join(self.station, node, self._run, owner, self._status)
 
     async def _look(self) -> Seen:
+        self._memory.look(self._link.membership, self._link.workers())
         tokens = self._link.membership.swarm_tokens(0, time.monotonic())
         return Seen(len(self._link.workers()), tokens, self._link.progress.share(0, 0.0))
+
+    def _status(self) -> Status:
+        told = self._memory.told
+        return Status(
+            incarnation=0,
+            counter=0,
+            state="serving",
+            role="bootstrap",
+            step=told.step,
+            elapsed_s=told.elapsed_s,
+        )
 
     def _keep_run_file(self) -> None:
         try:
             (self.station.out / REFERENCE).write_bytes(self._run.raw)
         except OSError as error:
             raise StorageError(f"{self.station.out}: {error.strerror}") from error
-
-
-def _status() -> Status:
-    return Status(incarnation=0, counter=0, state="serving", role="bootstrap")
 
 
 def _check_cut(run: RunConfig) -> None:

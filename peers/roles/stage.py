@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from peers.give import Giver, ask_state
+from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.mover import Mover
 from peers.portrait import Easel, Portrait
@@ -33,7 +34,6 @@ from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
 from swarmnet.exchange.membership import Status
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.placement import Serving
-from swarmnet.train import checkpoint
 from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
@@ -77,6 +77,7 @@ class StagePeer:
         self._joined = False
         self._finished = False
         self.run_file: RunFile
+        self._keeper: Keeper
         self.link: Link
 
     def run(self) -> int:
@@ -155,7 +156,7 @@ class StagePeer:
         await until(lambda: self._flushed(side), deadline)
         await side.served.stepping.finish()
         self._change_state("serving")
-        await self._write_checkpoint(side)
+        await self._write_checkpoint(side, wait=True)
         self._log_finished("finished")
         await self._give(side)
         return None
@@ -192,6 +193,7 @@ class StagePeer:
     def _check_run(self, run_file: RunFile) -> None:
         self.run_file = run_file
         run, peer = self.run_file.config, self.station.peer
+        self._keeper = Keeper(self.station.out, run_file.fingerprint, peer, self.station.log.emit)
         stages = run.pipeline.stages
         if stages < 2:
             raise ConfigError("this run is not cut: stage peers are for runs with [pipeline]")
@@ -246,7 +248,7 @@ class StagePeer:
             found = await self._from_donor(side)
             if found is not None:
                 return self._took(side, "donor", began, *found)
-            kept = None if moved else await asyncio.to_thread(self._kept, side.stage)
+            kept = None if moved else await asyncio.to_thread(self._kept, side)
             if kept is not None:
                 side.served.stepping.remember(kept.facts.get("in_weights", ()))
                 await side.adopt(kept, self._newest_step())
@@ -308,14 +310,13 @@ class StagePeer:
 
     async def _keep(self, side: StageSide) -> None:
         """Portraits for whoever asks, checkpoints now and then, a new state when one is missed."""
-        due = time.monotonic() + self.station.peer.checkpoint_s
+        self._keeper.begin()
         while True:
             await self._paint(side)
             if side.missed:
                 await self._catch_up(side)
-            if time.monotonic() >= due:
-                await self._write_checkpoint(side)
-                due = time.monotonic() + self.station.peer.checkpoint_s
+            if self._keeper.due and not self._keeper.busy:
+                await self._write_checkpoint(side, wait=False)
             await asyncio.sleep(POLL_S)
 
     async def _catch_up(self, side: StageSide) -> None:
@@ -343,30 +344,27 @@ class StagePeer:
             "fingerprint": self.run_file.fingerprint,
             "step": side.version,
             "tokens": 0,
-            "elapsed_s": 0.0,
+            "elapsed_s": self.link.progress.elapsed_s(0.0),
             "met": side.replica.met,
             "stage": side.stage,
             "past": side.served.past.pack(),
         }
         return Portrait(side.tensors(), facts)
 
-    async def _write_checkpoint(self, side: StageSide) -> None:
-        portrait, in_weights = await side.served.service.exclusively(
-            lambda: (self._portrait(side), side.served.stepping.in_weights())
-        )
-        await asyncio.to_thread(side.write, self.station.out / "checkpoint", portrait, in_weights)
+    async def _write_checkpoint(self, side: StageSide, *, wait: bool) -> None:
+        portrait = await side.served.service.exclusively(lambda: side.kept(self._portrait(side)))
+        await asyncio.to_thread(self._keeper.write, lambda: portrait, wait=wait)
 
-    def _kept(self, stage: int | None) -> Portrait | None:
-        expect: dict[str, Any] = {"fingerprint": self.run_file.fingerprint}
-        if stage is not None:
-            expect["stage"] = stage
-        found = checkpoint.read(self.station.out / "checkpoint", expect)
-        if found is None:
-            return None
-        tensors, facts = found
-        facts["past"]["commits"] = [(s, bytes.fromhex(ids)) for s, ids in facts["past"]["commits"]]
-        Past.unpack(facts["past"])
-        return Portrait(tensors, facts)
+    def _kept(self, side: StageSide | None) -> Portrait | None:
+        """The newest checkpoint: of any stage, or one that fits this ``side``."""
+        if side is None:
+            return self._keeper.read(_read_past)
+
+        def check(kept: Portrait) -> None:
+            _read_past(kept)
+            side.replica.check(kept.tensors)
+
+        return self._keeper.read(check, stage=side.stage)
 
     # ---- numbers --------------------------------------------------------------------------------
 
@@ -429,6 +427,16 @@ class StagePeer:
                 memory=psutil.Process().memory_info().rss,
             )
         )
+
+
+def _read_past(kept: Portrait) -> None:
+    """Bring the past of a checkpoint into the form of a donor's. Raises PayloadError."""
+    try:
+        past = kept.facts["past"]
+        past["commits"] = [(step, bytes.fromhex(ids)) for step, ids in past["commits"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise PayloadError("a stage's past that cannot be read") from error
+    Past.unpack(past)
 
 
 def serve(

@@ -10,20 +10,24 @@ import asyncio
 import random
 import time
 from concurrent.futures import Future
+from typing import Any
 
 import torch
 
 from peers.account import Account
+from peers.arrival import Arrival
 from peers.donors import DONOR_STATES, Donors
+from peers.firststate import First
 from peers.give import Giver
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
 from peers.reading import FellowReaders, furthest, told
+from peers.resume import Parts, answer_for, check, memorise, resume
 from peers.station import Station
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
-from swarmnet.errors import StorageError
+from swarmnet.errors import PayloadError, StorageError, UnreachableError
 from swarmnet.events import (
     ExchangeDone,
     MemoryReserved,
@@ -63,6 +67,8 @@ class Worker:
         self._easel = Easel()
         self._watched: list[Future[None]] = []
         self._keeper: Keeper
+        self._kept: Portrait | None = None
+        """The own checkpoint, until it is known where the first state comes from."""
         self.trainer: Trainer
         self.replica: Replica
         self.gossip: Gossip
@@ -78,9 +84,7 @@ class Worker:
         self.link = newcomer.enter(self._status, self._build)
         try:
             self._fellows = FellowReaders(self.link, "worker")
-            kept = self._keeper.read()
-            self._open_exchange(kept.facts.get("in_weights", []) if kept else [])
-            self._take_state(kept)
+            self._take_state()
             return self._live()
         finally:
             station.net.run(self.link.leave())
@@ -119,9 +123,7 @@ class Worker:
         run, peer = self.run_file.config, self.station.peer
         if peer.threads:
             torch.set_num_threads(peer.threads)
-        self._keeper = Keeper(
-            self.station.out, run_file.fingerprint, peer.checkpoint_s, self.station.log.emit
-        )
+        self._keeper = Keeper(self.station.out, run_file.fingerprint, peer, self.station.log.emit)
         device = choose_device(peer.device)
         self.builder: ModelBuilder = run.model.build("model", peer.models)
         module = self.builder.build(run.seed).to(device)
@@ -143,9 +145,19 @@ class Worker:
             )
         )
         self.station.log.emit(MemoryReserved(**reserved(self.replica)))
+        torch.manual_seed(random.Random(f"{run.seed} {me}").getrandbits(63))
+        self._kept = self._keeper.read(lambda kept: check(kept, self.replica))
+        if self._kept is not None:
+            self._count_from(self._kept)
 
-    def _open_exchange(self, in_weights: list[tuple[str, int]]) -> None:
-        """Answer for the rounds that the kept weights hold from the first question on."""
+    def _count_from(self, kept: Portrait) -> None:
+        """Others see from the beginning how far the own checkpoint is, and count its tokens."""
+        self.trainer.steps = kept.facts["step"]
+        self._account.tokens = kept.facts["tokens"]
+        self._account.base_elapsed_s = float(kept.facts["elapsed_s"])
+
+    def _open_exchange(self, kept: Portrait | None) -> None:
+        """Answer for the rounds that the ``kept`` weights hold from the first question on."""
         run, me = self.run_file.config, self.link.node.me
         rng = random.Random(f"{run.seed} {me}")
         matching = run.matching.build("matching")
@@ -173,7 +185,8 @@ class Worker:
         async def open_all() -> Gossip:
             incarnation = self.link.phonebook.mine().incarnation
             gossip = Gossip(self.around, window, self.desk, self.replica, incarnation)
-            gossip.remember(in_weights)
+            if kept is not None:
+                answer_for(kept, gossip)
             await gossip.open()
             await self.link.give(giver.handle)
             return gossip
@@ -182,51 +195,59 @@ class Worker:
 
     # ---- the first state ------------------------------------------------------------------------
 
-    def _take_state(self, kept: Portrait | None) -> None:
-        """Own checkpoint first, then a healthy donor, then the run's seed.
+    def _take_state(self) -> None:
+        """Own checkpoint, a healthy donor or the run's seed, as ``firststate`` decides.
 
         Raises:
             UnreachableError: nobody of the swarm is seen, or nobody gives a sound state.
         """
-        began = time.monotonic()
-        donors = Donors(self.station, self.link)
-        if kept is not None:
-            self._resume(kept)
+        began, kept = time.monotonic(), self._kept
+        own_s = float(kept.facts["elapsed_s"]) if kept is not None else None
+        first = Arrival(self.station, self.link, own_s).settle()
+        self._open_exchange(kept if first is First.OWN else None)
+        if first is First.DONOR:
+            self._join(began)
+        elif first is First.OWN and kept is not None:
+            resume(kept, self.replica, self.trainer)
             self._log_state("checkpoint", began)
-        elif self._sees_a_state(donors):
-            size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-            donor, _ = donors.fetch(size, self._adopt)
-            self._log_state("donor", began, donor, size)
-            self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
         self.trainer.batches.sharing.catch_up(furthest(self._fellows.view()))
         self._account.first_step = self.trainer.steps
+        self._kept = None
 
-    def _sees_a_state(self, donors: Donors) -> bool:
-        donors.await_anybody()
-        return bool(donors.seen())
+    def _join(self, began: float) -> None:
+        """From a donor; where none gives a sound state, from the own checkpoint after all."""
+        size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
+        try:
+            donor, _ = Donors(self.station, self.link).fetch(size, self._adopt)
+        except UnreachableError:
+            if self._kept is None:
+                raise
+            resume(self._kept, self.replica, self.trainer)
+            answer_for(self._kept, self.gossip)
+            self._log_state("checkpoint", began)
+        else:
+            if self._kept is not None:  # the own text goes on where it was
+                self.trainer.batches.resume(self._kept.facts["reading"])
+            self._log_state("donor", began, donor, size)
+            self.gossip.window.ripen(self.trainer.steps, self._progress())
 
     def _adopt(self, portrait: Portrait) -> None:
-        """Raises PayloadError when it does not fit this run."""
+        """Raises PayloadError when it does not fit this run, or is behind the own checkpoint."""
         facts = portrait.facts
+        if self._kept is not None and facts["elapsed_s"] <= self._kept.facts["elapsed_s"]:
+            raise PayloadError("a state that is older than the own checkpoint")
         self.replica.load(portrait.tensors, met=bool(facts["met"]))
         self.trainer.steps = facts["step"]
         self._account.base_elapsed_s = float(facts["elapsed_s"])
-
-    def _resume(self, kept: Portrait) -> None:
-        self._adopt(kept)
-        self.gossip.window.resume(self.trainer.steps)
-        self._account.tokens = kept.facts["tokens"]
-        if "reading" in kept.facts:
-            self.trainer.batches.resume(kept.facts["reading"])
 
     # ---- training -----------------------------------------------------------------------------
 
     def _train(self) -> bool:
         """Inner steps until the run is over (True) or this process was told to leave (False)."""
         station, phonebook = self.station, self.link.phonebook
-        self._keeper.restart()
+        self._keeper.begin()
         while not station.stop:
             self._check_network()
             if phonebook.order == "pause":
@@ -346,22 +367,20 @@ class Worker:
     # ---- state on disk and for others -----------------------------------------------------------
 
     def _portrait(self) -> Portrait:
-        facts = {
+        return Portrait(self.replica.tensors(), self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
             "fingerprint": self.run_file.fingerprint,
             "step": self.trainer.steps,
             "tokens": self._account.tokens,
             "elapsed_s": self._account.elapsed_s,
             "met": self.replica.met,
         }
-        return Portrait(self.replica.tensors(), facts)
 
     def _write_checkpoint(self, *, wait: bool) -> None:
-        portrait = self._portrait()
-        own = {
-            "in_weights": list(self.gossip.settling.in_weights),
-            "reading": self.trainer.batches.position(),
-        }
-        self._keeper.write(portrait, {**portrait.facts, **own}, wait=wait)
+        parts = Parts(self.replica, self.trainer, self.gossip)
+        self._keeper.write(lambda: memorise(parts, self._facts()), wait=wait)
 
     # ---- numbers --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 from swarmnet.errors import DeadlinePassed, LinkError, MessageError, PeerFault
@@ -107,6 +108,11 @@ class Gossip:
             self.settling.in_weights.append((peer, round_))
             ledger = self.circle.decisions if round_ >= GROUP_ROUNDS else self.decisions
             ledger.commit(peer, round_)
+
+    def recall(self, owed: Iterable[Open[Any]]) -> None:
+        """After a restart: questions that were open when the loaded weights were kept."""
+        for item in owed:
+            self.pending.add(replace(item, window=self.window.number))
 
     def enter_consensus(self) -> None:
         """Training thread, in no meeting: from here on scheduled rounds of pure averaging."""

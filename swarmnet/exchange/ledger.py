@@ -84,14 +84,26 @@ class Pending(Generic[CorrectionT]):
 
     def __init__(self) -> None:
         self._open: list[Open[CorrectionT]] = []
+        self._owed: dict[Open[CorrectionT], None] = {}
         self.given_up = 0
         """Questions never answered: each may have shifted the swarm's mean by its correction."""
 
     def add(self, item: Open[CorrectionT]) -> None:
         self._open.append(item)
+        self._owed[item] = None
         while len(self._open) > MAX_PENDING:
-            self._open.pop(0)
+            del self._owed[self._open.pop(0)]
             self.given_up += 1
+
+    def owed(self) -> list[Open[CorrectionT]]:
+        """What a checkpoint keeps beside the weights: questions whose correction may come, or has
+        come and is not in the weights yet. Asked again after a restart, they get the same answer.
+        Safe from the training thread."""
+        return list(self._owed)
+
+    def settled(self, item: Open[CorrectionT]) -> None:
+        """Training thread: the correction is in the weights."""
+        self._owed.pop(item, None)
 
     def of(self, peer: str) -> list[Open[CorrectionT]]:
         return [item for item in self._open if item.peer == peer]
@@ -108,7 +120,10 @@ class Pending(Generic[CorrectionT]):
         if item not in self._open or outcome == "unknown":
             return None
         self._open.remove(item)
-        return item.correction if outcome == "applied" else None
+        if outcome == "applied":
+            return item.correction
+        del self._owed[item]
+        return None
 
     def expire(self, window: int, dead: set[str]) -> int:
         """Drop what is too old to be answered; returns how many.
@@ -119,6 +134,8 @@ class Pending(Generic[CorrectionT]):
         old = [item for item in self._open if window - item.window > PATIENCE_WINDOWS]
         self.given_up += sum(item.peer not in dead for item in old)
         self._open = [item for item in self._open if item not in old]
+        for item in old:
+            del self._owed[item]
         return len(old)
 
     def __len__(self) -> int:

@@ -81,6 +81,7 @@ class Settling:
 
         def apply() -> None:
             self._subject.apply_late(correction)
+            self.pending.settled(item)
 
         if item.round == self.scheduled.pending_round:
             self.scheduled.met = True

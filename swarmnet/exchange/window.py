@@ -11,9 +11,10 @@ import math
 import random
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from swarmnet.cadence import Cadence
 from swarmnet.cadence import Window as Pace
@@ -108,9 +109,24 @@ class Window:
         """Seconds per inner step, smoothed; 0 while no step was seen."""
         return self._step_s
 
-    def resume(self, total_steps: int) -> None:
-        """A peer that comes back has not worked for anybody's mean yet."""
-        self._worked_from = total_steps
+    def memory(self) -> dict[str, Any]:
+        """Where this window stands, in JSON, for a checkpoint. Safe from the training thread."""
+        version, internal, gauss = self._rng.getstate()
+        return {
+            "number": self.number,
+            "origin": self.origin,
+            "worked_from": self._worked_from,
+            "history": list(self.history),
+            "random": [version, list(internal), gauss],
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on in the window of a checkpoint: the weights hold the displacement since then."""
+        self.number, self.origin = memory["number"], memory["origin"]
+        self._worked_from = memory["worked_from"]
+        self.history = deque(memory["history"], maxlen=HISTORY)
+        version, internal, gauss = memory["random"]
+        self._rng.setstate((version, tuple(internal), gauss))
 
     def work(self, snapshot_steps: int) -> int:
         """Inner steps behind the displacement of the snapshot of this step."""

@@ -25,7 +25,7 @@ class Inner(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of the state for checkpoints and joiners, float32: (P,) each, or scalars."""
+        """The state itself, float32: (P,) each, or scalars, for whoever copies it between steps."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -44,8 +44,7 @@ class AdamW:
         self._optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        state = {name: moment.clone() for name, moment in self._moments.items()}
-        return state | {"step": self._steps()[0].clone()}
+        return self._moments | {"step": self._steps()[0]}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         expected = {name: tensor.shape for name, tensor in self.tensors().items()}

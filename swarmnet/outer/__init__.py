@@ -76,7 +76,7 @@ class Outer(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state for checkpoints and joiners, each (P,): copies."""
+        """The state itself, each (P,), for whoever copies it between two steps."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

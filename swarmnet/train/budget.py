@@ -15,18 +15,22 @@ def reserved(replica: Replica) -> dict[str, int]:
 
     ``corrections`` counts one in the making; each open question, of which there are at most
     ``MAX_PENDING``, keeps another one for a while: ``open_questions`` is the most they can hold.
+    ``checkpoint`` is the copy of the state in host memory that is being written.
     """
     vector = replica.theta.numel() * replica.theta.element_size()
     ready_made = replica.ready_made
+    inner = _bytes(replica.rules.inner.tensors())
+    outer = _bytes(replica.rules.outer.tensors())
     return {
         "weights": vector,
         "gradients": vector,
-        "inner": _bytes(replica.rules.inner.tensors()),
-        "outer": _bytes(replica.rules.outer.tensors()),
+        "inner": inner,
+        "outer": outer,
         "snapshots": replica.snapshot_bytes,
         "payloads": replica.nbytes if ready_made else 2 * replica.nbytes,
         "corrections": vector,
         "open_questions": MAX_PENDING * vector,
+        "checkpoint": vector + inner + outer,
     }
 
 

@@ -45,6 +45,7 @@ class Trainer:
         tokens = self.batches.next(view).to(self.replica.theta.device)
         loss = token_loss(self.replica.module, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.replica.mirror.guard()
         self.replica.rules.inner.step(lr)
         self.steps += 1
         return Step(float(loss.detach()), lr, tokens[:, 1:].numel())

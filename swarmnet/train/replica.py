@@ -25,6 +25,7 @@ from swarmnet.train.blend import Arithmetic, Frozen, ReplicaBlend
 from swarmnet.train.flat import flatten_parameters, layout_hash, trainable_parameters
 from swarmnet.train.grid import Grid
 from swarmnet.train.lane import Lane
+from swarmnet.train.mirror import Mirror
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Replica:
         self.rules.outer.start(self.theta)
         self._generator = torch.Generator(device=self.theta.device).manual_seed(seed)
         self._lane = Lane(self.theta.device)
+        self.mirror = Mirror(self.theta.device)
         self._met = False
         self.weight = 1
         """How much this peer's text counts; see ``data.Corpus``."""
@@ -132,6 +134,7 @@ class Replica:
     def apply_solo(self, snapshot: Frozen) -> None:
         """Before the first partner there is no outer step: alone it would only slow down."""
         if self._met:
+            self.mirror.guard()
             self._outer.solo(snapshot.theta, self.theta)
 
     @torch.no_grad()
@@ -140,6 +143,7 @@ class Replica:
         self._settle(correction)
 
     def _settle(self, correction: Tensor) -> None:
+        self.mirror.guard()
         self._outer.settle(correction)
         self.theta += correction
         self._spare = [correction]
@@ -155,23 +159,42 @@ class Replica:
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of everything a joiner or a restart needs, on the CPU."""
-        state = {"theta": self.theta.clone()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._live().items()}
+
+    def mirrored(self) -> dict[str, Tensor]:
+        """The same in reserved memory, until the next call; there after ``mirror.finish``."""
+        return self.mirror.take(self._live())
+
+    def _live(self) -> dict[str, Tensor]:
+        state = {"theta": self.theta}
         state |= {f"outer.{name}": t for name, t in self.rules.outer.tensors().items()}
-        state |= {f"inner.{name}": t.clone() for name, t in self.rules.inner.tensors().items()}
-        return {name: tensor.cpu() for name, tensor in state.items()}
+        return state | {f"inner.{name}": t for name, t in self.rules.inner.tensors().items()}
+
+    @property
+    def noise(self) -> Tensor:
+        """The state of the codec's generator: a resumed peer rounds as this one would have."""
+        return self._generator.get_state()
+
+    @noise.setter
+    def noise(self, state: Tensor) -> None:
+        self._generator.set_state(state)
 
     def load(self, tensors: Mapping[str, Tensor], *, met: bool) -> None:
         """Continue from ``tensors``. Raises PayloadError when they do not fit this model."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
-        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
-            raise PayloadError("the state is of another model or of another optimizer")
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise PayloadError("the state holds values that are not finite")
+        self.check(tensors)
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
         self.rules.outer.load(self._part(tensors, "outer."))
         self.rules.inner.load(self._part(tensors, "inner."))
         self._met = met
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises PayloadError when ``tensors`` are no state of this model, or not finite."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._live().items()}
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+            raise PayloadError("the state is of another model or of another optimizer")
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise PayloadError("the state holds values that are not finite")
 
     @property
     def met(self) -> bool:
