@@ -7,14 +7,16 @@ the run has begun, so it does not begin from the seed while others hold a traine
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from swarmnet.exchange.membership import Membership
 
 FILE = "progress.json"
-WRITE_S = 10.0
+WRITE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Memory:
         self._path = folder / FILE
         self._worth_s = worth_s
         self._furthest = self._read()
+        self._every_s = min(WRITE_S, worth_s)
         self._written_at = float("-inf")
 
     @property
@@ -48,7 +51,7 @@ class Memory:
         furthest = max([self._furthest, *seen], key=lambda milestone: milestone.elapsed_s)
         if furthest != self._furthest:
             self._furthest = furthest
-            if now - self._written_at >= WRITE_S:
+            if now - self._written_at >= self._every_s:
                 self._written_at = now
                 self._write()
 
@@ -61,8 +64,9 @@ class Memory:
 
     def _write(self) -> None:
         part = self._path.with_name(self._path.name + ".part")
-        try:
-            part.write_text(json.dumps(asdict(self._furthest)))
+        with suppress(OSError):
+            with part.open("w") as file:
+                json.dump(asdict(self._furthest), file)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(self._path)
-        except OSError:
-            part.unlink(missing_ok=True)

@@ -262,6 +262,8 @@ class Worker:
     def _step(self, progress: float) -> None:
         started, waited_s = time.perf_counter(), self.desk.waited_s
         self._boundary(progress)
+        if self._keeper.due and not self._keeper.busy and self.desk.all_applied:
+            self._write_checkpoint(wait=False)
         stall_s = self.desk.waited_s - waited_s
         step = self._paced_step(progress)
         if self._account.begin():
@@ -299,8 +301,6 @@ class Worker:
         for event in told(self.trainer.batches.sharing.finished()):
             self.station.log.emit(event)
         self._easel.paint(self._portrait)
-        if self._keeper.due and not self._keeper.busy:
-            self._write_checkpoint(wait=False)
 
     def _pause(self) -> None:
         """The owner's order: no steps, no meetings, still alive and still a donor."""

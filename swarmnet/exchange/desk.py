@@ -82,6 +82,12 @@ class Desk:
                 self._out = None
         return applied
 
+    @property
+    def all_applied(self) -> bool:
+        """Training thread: all that was settled is in the weights, so they may be kept."""
+        with self._lock:
+            return not self._due
+
     def has_snapshot(self) -> bool:
         """Whether there is one to take that no settlement of the next boundary will outdate."""
         with self._lock:
