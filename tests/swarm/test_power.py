@@ -82,7 +82,7 @@ def test_a_lone_worker_killed_and_resumed_ends_bit_identical(tmp_path: Path) -> 
                     child.kill()
                     child.join(10.0)
             herd.worker("a", checkpoint_s=0.3)
-            herd.wait(lambda: finished(herd, "a"), "end of the run")  # noqa: B023
+            herd.wait(lambda: finished(herd, "a"), "end of the run")
             sources = [event["source"] for event in herd.of("a", "state_taken")]
             assert sources == ["seed", *["checkpoint"] * kills]
         ends[name] = newest(herd.nursery.root / "a")
