@@ -2,7 +2,7 @@
 
 A stack of linear layers with AdamW's state is trained in this process. Every so many steps its
 state is saved, by each way in turn. The *stall* of a checkpoint is what all steps from its
-beginning until it is on the disk took longer than the median step without one, less the time of a
+beginning until it is written took longer than as many steps just before it, less the time of a
 plain copy of the state to host memory that is already reserved. torch.save stalls for the whole
 write; neither it nor the async save waits for the disk, ours flushes and hashes what it writes.
 
@@ -178,17 +178,16 @@ def _row(name: str, way: Way, model: Model, folder: Path, times: int, copy_s: fl
     way.begin(model, folder, 0)  # reserves memory, starts threads
     _steps_while(model, way)
     plain = [_timed(model.step) for _ in range(PLAIN)]
-    step_s = statistics.median(plain)
     stalls, longest, writes = list[float](), list[float](), list[float]()
     core_s = 0.0
     for number in range(1, times + 1):
-        for _ in range(BETWEEN):
-            model.step()
+        plain = plain[BETWEEN:] + [_timed(model.step) for _ in range(BETWEEN)]
+        step_s = statistics.mean(plain)
         cpu, began = _cpu_s(), time.perf_counter()
         steps = [_timed(lambda n=number: (way.begin(model, folder, n), model.step()))]
         steps += _steps_while(model, way)
         writes.append(time.perf_counter() - began)
-        core_s += max(0.0, _cpu_s() - cpu - len(steps) * step_s * _busy_threads())
+        core_s += _cpu_s() - cpu - len(steps) * step_s * torch.get_num_threads()
         stalls.append(sum(steps) - len(steps) * step_s - copy_s)
         longest.append(max(steps) - step_s - copy_s)
     return Row(
@@ -196,17 +195,13 @@ def _row(name: str, way: Way, model: Model, folder: Path, times: int, copy_s: fl
         parameters=model.theta.numel(),
         bytes=model.nbytes,
         copy_ms=1000 * copy_s,
-        step_ms=1000 * step_s,
+        step_ms=1000 * statistics.median(plain),
         stall_median_ms=1000 * statistics.median(stalls),
         stall_max_ms=1000 * max(stalls),
         longest_step_ms=1000 * max(longest),
         write_s=statistics.median(writes),
         core_s=core_s / times,
     )
-
-
-def _busy_threads() -> int:
-    return torch.get_num_threads()
 
 
 def _steps_while(model: Model, way: Way) -> list[float]:

@@ -27,7 +27,7 @@ from peers.keeper import Keeper
 from peers.portrait import Portrait
 from swarmnet.cadence.every_h import EveryH
 from swarmnet.config import PeerConfig
-from swarmnet.errors import LinkError
+from swarmnet.errors import LinkError, StreamCut
 from swarmnet.events import CheckpointPassedOver
 from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.driver import Gossip
@@ -41,9 +41,11 @@ from swarmnet.matching.random_pairs import RandomPairs
 from swarmnet.net.pipe import Pipe
 from swarmnet.net.stream import P2pStream
 from swarmnet.sim.vector import VectorSubject
+from swarmnet.wire import Frame, Kind
 
 SIZE, PAYLOAD_BYTES = 64, 1 << 18
 STEP_S, H, CHECKPOINT_S = 0.01, 2, 0.03
+LATENCY_S, BREAKS = 0.01, 0.1
 CALM_S = 0.5
 HELLO_BYTES = 64
 ROUNDS_EACH = 1 << 16
@@ -52,6 +54,17 @@ JOURNAL, SETTLED, DONE = "journal.jsonl", "settled", "done"
 CALM, STOP = "calm", "stop"
 """What the parent says, by files in the root: no more kills; nobody has questions any more."""
 FINGERPRINT = "kills"
+
+
+class Shaky(P2pStream):
+    """A link that takes its time, and breaks now and then where a cut leaves a question."""
+
+    async def send(self, frame: Frame, deadline_s: float) -> None:
+        await asyncio.sleep(LATENCY_S * random.random())
+        if frame.kind is Kind.HAVE and random.random() < BREAKS:
+            await self.close()
+            raise StreamCut("the cable was cut")
+        await super().send(frame, deadline_s)
 
 
 class Sockets:
@@ -75,14 +88,14 @@ class Sockets:
     async def serve(self, topic: str, handler: Handler) -> None:
         self._handlers[topic] = handler
 
-    async def open(self, peer: str, topic: str, deadline_s: float) -> P2pStream:
+    async def open(self, peer: str, topic: str, deadline_s: float) -> Shaky:
         try:
             pipe = Pipe.connect(self._folder / peer)
         except OSError as error:
             raise LinkError(f"{peer}: {error}") from error
         hello = json.dumps([self.me, topic]).encode().ljust(HELLO_BYTES)
         await pipe.send(hello, b"", deadline_s)
-        return P2pStream(peer, pipe)
+        return Shaky(peer, pipe)
 
     async def _accept(self, server: socket.socket) -> None:
         while True:
@@ -92,7 +105,7 @@ class Sockets:
     async def _answer(self, pipe: Pipe) -> None:
         try:
             peer, topic = json.loads(bytes(await pipe.receive(HELLO_BYTES, 5.0)))
-            await self._handlers[topic](P2pStream(peer, pipe))
+            await self._handlers[topic](Shaky(peer, pipe))
         except LinkError:
             pass
         finally:
@@ -320,5 +333,6 @@ def live(place: Place) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    random.seed(f"{place.index} {place.life}")
     with suppress(KeyboardInterrupt):
         KilledPeer(place).live()

@@ -46,6 +46,7 @@ class Saved(NamedTuple):
     started: np.ndarray
     added: np.ndarray
     in_weights: tuple
+    owed: tuple
     entries: tuple
 
 
@@ -95,7 +96,14 @@ class Process:
     def save(self):
         subject, peer = self.peer.subject, self.peer
         in_weights = tuple(peer.gossip.settling.in_weights)
-        return Saved(subject.live.copy(), peer.started, peer.added.copy(), in_weights, self.entries)
+        return Saved(
+            subject.live.copy(),
+            peer.started,
+            peer.added.copy(),
+            in_weights,
+            tuple(peer.gossip.pending.owed()),
+            self.entries,
+        )
 
     def excuses(self, key):
         """Whether an earlier life of this peer may have taken part in the meeting."""
@@ -217,6 +225,7 @@ class Storm:
             peer.subject.live[:] = saved.live
             peer.started, peer.added = saved.started, saved.added.copy()
             peer.gossip.remember(saved.in_weights)
+            peer.gossip.recall(saved.owed)
         self.swarm.network.restart(name)
         # An empty map would read as the first life of this peer.
         self._enter(Process(peer, {name: -1} | marks, saved))
