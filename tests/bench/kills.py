@@ -1,8 +1,8 @@
 """Kills -9 at random moments of checkpointing and exchange: is a state torn, or a meeting half?
 
 Light peers, forked from one parent, step, meet over Unix sockets with a worker's own machines, and
-write a checkpoint every 30 ms. Links take some milliseconds, and one HAVE of ten breaks its link,
-so that questions stay open. One after the other is killed and started again from its folder.
+write a checkpoint every 30 ms. Links take some milliseconds, and break where questions
+arise and where they are asked. One after the other is killed and started again from its folder.
 At the end all answer each other's questions, and every meeting is looked for in both books.
 
 A meeting may be in one book only if the other peer was killed after it took part and before its
@@ -47,7 +47,7 @@ FORK = multiprocessing.get_context("fork")
 @dataclass(frozen=True)
 class Figures:
     """``lost``: meetings that a kill took out of one side, as documented. ``asked_again``:
-    questions that a checkpoint brought back."""
+    questions that a checkpoint brought back; ``applied_again``: those whose answer was yes."""
 
     peers: int
     kills: int
@@ -57,6 +57,7 @@ class Figures:
     unreadable: int
     refused: int
     asked_again: int
+    applied_again: int
     lost: int
     given_up: int
     violations: int
@@ -155,6 +156,10 @@ class Peer:
         lost = sum(b is None or (a or 0) > b for a, b in pairwise(steps) if a)
         return torn + lost
 
+    @property
+    def asked_again(self) -> set[tuple[str, int]]:
+        return {(who, n) for line in self.begun.values() for who, n in line["asked"]}
+
     def explains_its_weights(self) -> bool:
         t = self.tensors
         rest = t["live"] - t["started"] - t["added"] - t["moves"].sum(axis=0)
@@ -189,7 +194,8 @@ def judge(root: Path, lab: Lab, kills: int, seconds: float) -> Figures:
         meetings=sum(len(peer.book) for peer in peers.values()) // 2,
         unreadable=sum(peer.unreadable() for peer in peers.values()),
         refused=sum(peer.refused for peer in peers.values()),
-        asked_again=sum(len(b["asked"]) for p in peers.values() for b in p.begun.values()),
+        asked_again=sum(len(peer.asked_again) for peer in peers.values()),
+        applied_again=sum(key in p.book for p in peers.values() for key in p.asked_again),
         lost=len(lost),
         given_up=given_up,
         violations=violations,

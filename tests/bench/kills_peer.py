@@ -45,7 +45,9 @@ from swarmnet.wire import Frame, Kind
 
 SIZE, PAYLOAD_BYTES = 64, 1 << 18
 STEP_S, H, CHECKPOINT_S = 0.01, 2, 0.03
-LATENCY_S, BREAKS = 0.01, 0.1
+LATENCY_S = 0.01
+BREAKS = {Kind.HAVE: 0.2, Kind.ASK: 0.7}
+"""How often a frame breaks its link: questions arise, and stay open until a checkpoint has them."""
 CALM_S = 0.5
 HELLO_BYTES = 64
 ROUNDS_EACH = 1 << 16
@@ -61,7 +63,7 @@ class Shaky(P2pStream):
 
     async def send(self, frame: Frame, deadline_s: float) -> None:
         await asyncio.sleep(LATENCY_S * random.random())
-        if frame.kind is Kind.HAVE and random.random() < BREAKS:
+        if random.random() < BREAKS.get(frame.kind, 0.0):
             await self.close()
             raise StreamCut("the cable was cut")
         await super().send(frame, deadline_s)
