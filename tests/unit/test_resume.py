@@ -40,7 +40,7 @@ class Lone:
     def __init__(self, *overrides: str, seed: int = 1) -> None:
         run = self.run = RunFile.load(RUN, overrides).config
         self.replica = Replica(run.model.build("model", {}).build(run.seed), run, seed)
-        self.trainer = Trainer(run, self.replica, Batches(IDS, run.batch, run.seed, "me"))
+        self.trainer = Trainer(run, self.replica, Batches(IDS, run, "me"))
         rng = random.Random(seed)
         window = Window("me", run.cadence.build("cadence"), run.matching.build("matching"), rng)
         self.desk = Desk(self.replica, window.welcome_at)
@@ -211,7 +211,7 @@ def test_another_models_checkpoint_is_refused_and_changes_nothing(tmp_path: Path
     assert torch.equal(lone.replica.theta, before)
 
 
-@pytest.mark.parametrize("missing", ["window", "data", "questions", "step", "in_weights"])
+@pytest.mark.parametrize("missing", ["window", "reading", "questions", "step", "in_weights"])
 def test_a_checkpoint_without_a_fact_is_refused(tmp_path: Path, missing: str) -> None:
     kept = Lone().go(2).kept(tmp_path)
     facts = {key: value for key, value in kept.facts.items() if key != missing}
