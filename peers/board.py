@@ -129,6 +129,10 @@ class Board(ABC):
         else:
             self._note(event, f"{event['peer']} wrote a checkpoint at step {event['step']}")
 
+    def _on_passed_over(self, event: Record) -> None:
+        said = f"{event['peer']} passed over the checkpoint {event['folder']}: {event['reason']}"
+        self._note(event, said, "yellow")
+
     def _on_daemon(self, event: Record) -> None:
         took = f"{event['seconds']:.1f} s"
         self._note(event, f"{event['peer']} restarted its network daemon ({took})", "yellow")

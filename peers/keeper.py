@@ -70,7 +70,7 @@ class Keeper:
                 break
         if foreign:
             _log.warning(
-                "%s holds what another run or stage left (%s): passed over, not deleted",
+                "%s holds what another run, stage or version left (%s): passed over, not deleted",
                 self._folder,
                 foreign[0].name if len(foreign) == 1 else f"{len(foreign)} checkpoints",
             )

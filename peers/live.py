@@ -204,6 +204,7 @@ LiveView.hearers = {
     "blocks_read": LiveView._on_read,
     "fault": LiveView._on_fault,
     "checkpoint": LiveView._on_checkpoint,
+    "checkpoint_passed_over": LiveView._on_passed_over,
     "daemon_restarted": LiveView._on_daemon,
     "clock_off": LiveView._on_clock,
     "reach": LiveView._on_reach,

@@ -19,7 +19,8 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-SLICE = 4 << 20
+SLICE = 1 << 20
+"""What was hashed is still in the cache when it is written."""
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
