@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peers.story import Span, Story, Worker
+from peers.story import Record, Span, Story, Worker
 
 PERIODS = 1.5
 
@@ -64,6 +64,24 @@ def fault_counts(story: Story) -> dict[str, int]:
     counts = Counter(kind for kind, *_ in begun)
     returned = sum(bool(line["successor"]) for line in story.faults if line["over"])
     return dict(sorted(counts.items())) | ({"returned": returned} if returned else {})
+
+
+def commits(sides: Sequence[Record]) -> dict[str, float | None]:
+    """``begun``: share of the exchanges that two had agreed upon and that counted on time or late.
+
+    ``called``: the same, calls that reached nobody among those that failed. Windows that ended
+    alone are neither.
+    """
+    good = sum(line["outcome"] in ("ok", "late") for line in sides)
+    open_still = sum(line["outcome"] == "pending" for line in sides)
+    open_still -= sum(line["outcome"] == "late" for line in sides)
+    failed = [line for line in sides if line["outcome"] == "failed"]
+    broken = sum(not line["called"] or line["answer_s"] > 0 for line in failed)
+    begun, called = good + open_still + broken, good + open_still + len(failed)
+    return {
+        "begun": good / begun if begun else None,
+        "called": good / called if called else None,
+    }
 
 
 def participation(story: Story, h: int | None) -> dict[str, float | None]:

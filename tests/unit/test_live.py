@@ -58,7 +58,7 @@ def test_midway_it_shows_states_partners_and_progress(events):
     assert "killed" in text
     assert "id-worker" not in text
     assert "bootstrap" not in text
-    assert "worker-3 killed at 33 % of the run" in text
+    assert "worker-3 was killed at 33 % of the run" in text
     assert "worker-5 took its state" in text
     line = view.plain_line()
     assert "4 training, 1 killed" in line
