@@ -77,7 +77,7 @@ class Hands:
     def do(self, act: Act) -> None:
         """Raises OSError when the system refuses; a child that is gone already is no error."""
         for name in act.subjects:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 self._HANDLERS[act.fault.kind](self, act, name)
         if act.enters:
             self._fork(act.enters)

@@ -42,9 +42,11 @@ class Lab:
         self.ward.enter(child.name)
 
     def hear(self, event: Record) -> None:
-        """What the processes say: who is who, and who is done."""
+        """What the processes say: who is who, who trains, and who is done."""
         if event["event"] == "peer_started" and event["peer"] in self.hands.children:
             self.hands.know(event["peer"], event["peer_id"])
+        elif event["event"] == "step":
+            self.ward.trains(event["peer"])
         elif event["event"] == "peer_finished":
             self.ward.leave(event["peer"])
 

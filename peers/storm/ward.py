@@ -1,8 +1,9 @@
 """Whom a storm hits and when it is over: decides, touches nothing.
 
 A fault hits somebody who is well: up, and under no other fault than a wall. One that would leave
-fewer than ``floor`` peers well, and a second partition while one stands, does not happen; it is
-counted.
+fewer than ``floor`` peers that are well and train, and a second partition while one stands, does
+not happen; it is counted. Who has only just been started does not train yet: it has no state that
+it could give to others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 from peers.storm.plan import LIMITS, Fault, Kill, StormConfig
 
-STOPS = ("kill", "freeze")
-"""Kinds that leave one peer fewer to train."""
+STOPS = ("kill", "freeze", "memory_limit")
+"""Kinds that may leave one peer fewer to train."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Ward:
         self._next = next(faults)
         self._prefix = prefix
         self._well: list[str] = []
+        self._training: set[str] = set()
         self._killed: frozenset[str] = frozenset()
         self._open: list[tuple[float, Act]] = []
         self._born = 0
@@ -65,6 +67,11 @@ class Ward:
         if name not in self._well:
             self._well.append(name)
 
+    def trains(self, name: str) -> None:
+        """It has taken a step, so it has a state."""
+        if name in self._well:
+            self._training.add(name)
+
     def leave(self, name: str) -> None:
         """It ended by itself: nothing more is done to it, and nobody comes back for it."""
         self._drop(name)
@@ -81,6 +88,7 @@ class Ward:
             act = entry[1]
             if act.subjects == (name,) and act.fault.kind in LIMITS:
                 self._open.remove(entry)
+                self._training.discard(name)
                 return Act(act.fault, act.subjects, over=True, enters=name)
         return None
 
@@ -109,9 +117,13 @@ class Ward:
         able = [name for name in self._well if name not in self._busy]
         if fault.kind == "partition":
             return self._split(fault)
-        if not able or (fault.kind in STOPS and len(able) <= self._storm.floor):
+        if not able:
             return None
-        return Act(fault, (able[int(fault.draw * len(able))],))
+        victim = able[int(fault.draw * len(able))]
+        left = self._training.intersection(able) - {victim}
+        if fault.kind in STOPS and len(left) < self._storm.floor:
+            return None
+        return Act(fault, (victim,))
 
     @property
     def _busy(self) -> frozenset[str]:
@@ -155,6 +167,7 @@ class Ward:
         return f"{self._prefix}{self._born - 1}"
 
     def _drop(self, name: str) -> None:
+        self._training.discard(name)
         if name in self._well:
             self._well.remove(name)
 

@@ -23,13 +23,19 @@ def ward(text, names=6, seed=1):
     made = Ward(storm, plan(storm, seed))
     for number in range(names):
         made.enter(f"worker-{number}")
+        made.trains(f"worker-{number}")
     return made
 
 
 def played(made, until_s=600.0, step_s=0.5):
-    """(time, act) of everything until then."""
-    ticks = int(until_s / step_s)
-    return [(step_s * n, act) for n in range(ticks) for act in made.due(step_s * n)]
+    """(time, act) of everything until then; whoever is started trains by the next tick."""
+    found = []
+    for tick in range(int(until_s / step_s)):
+        acts = made.due(step_s * tick)
+        found += [(step_s * tick, act) for act in acts]
+        for act in acts:
+            made.trains(act.enters)
+    return found
 
 
 @pytest.mark.parametrize("name", STORMS)
@@ -113,6 +119,15 @@ def test_as_many_are_killed_as_may_be_and_newcomers_have_new_names():
     assert len(killed) == len(set(killed)) == 2 + len(entered)
     assert made.dead == set(killed)
     assert made.skipped > 0
+
+
+def test_the_last_that_have_a_state_are_spared_whoever_else_has_been_started():
+    made = ward("[kill]\nevery_s = 1\nthen = 'gone'", names=3)
+    for number in range(3, 9):
+        made.enter(f"worker-{number}")
+    killed = {act.subjects[0] for n in range(300) for act in made.due(n)}
+    assert len({"worker-0", "worker-1", "worker-2"} - killed) == 2
+    assert killed.issuperset(f"worker-{number}" for number in range(3, 9))
 
 
 def test_the_replaced_stay_dead_and_the_returned_do_not():
