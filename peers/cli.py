@@ -207,7 +207,7 @@ def demo(
         float | None, typer.Option("--join-every", metavar="S", help="One joins every S seconds.")
     ] = None,
     storm: Annotated[
-        str | None, typer.Option(help="Faults by a file, or by name: gentle, storm32.")
+        str | None, typer.Option(help="Faults by a file, or gentle, storm32, everything.")
     ] = None,
     solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
     slow: Annotated[

@@ -37,14 +37,15 @@ class Lab:
         self._began: float | None = None
 
     def enter(self, child: Child) -> None:
-        """A process of that name is up."""
+        """A process of that name has been started."""
         self.hands.take(child)
-        self.ward.enter(child.name)
+        self.ward.reserve(child.name)
 
     def hear(self, event: Record) -> None:
         """What the processes say: who is who, who trains, and who is done."""
         if event["event"] == "peer_started" and event["peer"] in self.hands.children:
             self.hands.know(event["peer"], event["peer_id"])
+            self.ward.enter(event["peer"])
         elif event["event"] == "step":
             self.ward.trains(event["peer"])
         elif event["event"] == "peer_finished":

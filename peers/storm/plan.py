@@ -24,6 +24,7 @@ from swarmnet.errors import ConfigError
 Then = Literal["returns", "replaced", "gone"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 MAX_BYTES = 64 * 1024
+SHIPPED = ("gentle", "storm32", "everything")
 LIMITS = ("disk_full", "memory_limit", "fd_limit")
 """Faults that end by themselves when the process dies: its successor has the old limits."""
 
@@ -159,8 +160,11 @@ def plan(storm: StormConfig, seed: int) -> Iterator[Fault]:
 def load(name: str) -> StormConfig:
     """A storm file, or the name of a shipped one. Raises ConfigError."""
     path = Path(name)
-    if not path.is_file():
-        path = (shipped("storms", name) if path.name == name else None) or path
+    if not path.exists():
+        known = shipped("storms", name) if path.name == name else None
+        if known is None:
+            raise ConfigError(f"storm {name}: no such file; shipped ones: {', '.join(SHIPPED)}")
+        path = known
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -59,12 +59,14 @@ class Ward:
         """Killed for good."""
         return self._killed - self.away
 
-    def enter(self, name: str) -> None:
-        """Somebody is up. Names count on from the highest that was seen."""
+    def reserve(self, name: str) -> None:
+        """The name is taken: those of newcomers count on from the highest."""
         number = name.removeprefix(self._prefix)
         self._born = max(self._born, int(number) + 1 if number.isdigit() else 0)
-        self._killed -= {name}
-        if name not in self._well:
+
+    def enter(self, name: str) -> None:
+        """Its process is up. What it said before it was killed comes too late."""
+        if name not in self._killed and name not in self._well:
             self._well.append(name)
 
     def trains(self, name: str) -> None:
@@ -88,7 +90,7 @@ class Ward:
             act = entry[1]
             if act.subjects == (name,) and act.fault.kind in LIMITS:
                 self._open.remove(entry)
-                self._training.discard(name)
+                self._drop(name)
                 return Act(act.fault, act.subjects, over=True, enters=name)
         return None
 
@@ -145,8 +147,6 @@ class Ward:
         if act.fault.kind == "kill":
             self._drop(act.subjects[0])
             self._killed |= set(act.subjects)
-        if act.enters:
-            self.enter(act.enters)
         if act.fault.seconds:
             self._open.append((act.fault.at + act.fault.seconds, act))
 
@@ -154,8 +154,7 @@ class Ward:
         self._open.remove(entry)
         act = entry[1]
         enters = self._successor(act.subjects[0]) if act.fault.kind == "kill" else ""
-        if enters:
-            self.enter(enters)
+        self._killed -= {enters}
         return Act(act.fault, act.subjects, over=True, enters=enters)
 
     def _successor(self, killed: str) -> str:

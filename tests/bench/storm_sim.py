@@ -78,6 +78,7 @@ class Weather:
         self._swarm = swarm
         self._ward = Ward(storm, plan(storm, seed)) if storm is not None else None
         for number in range(PEERS if self._ward else 0):
+            self._ward.reserve(f"worker-{number}")
             self._ward.enter(f"worker-{number}")
             self._ward.trains(f"worker-{number}")
 
@@ -90,7 +91,9 @@ class Weather:
             if not act.over:
                 self.faults[act.fault.kind] = self.faults.get(act.fault.kind, 0) + 1
             await self._do(act, numbers)
-            self._ward.trains(act.enters)
+            if act.enters:
+                self._ward.enter(act.enters)
+                self._ward.trains(act.enters)
             (self.hurt.difference_update if act.over else self.hurt.update)(numbers)
 
     async def _do(self, act: Act, numbers: list[int]) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from peers.configs_folder import shipped
-from peers.storm.plan import KINDS, load, parse, plan, turnover
+from peers.storm.plan import KINDS, SHIPPED, load, parse, plan, turnover
 from peers.storm.ward import Ward
 from swarmnet.errors import ConfigError
 
@@ -22,6 +22,7 @@ def ward(text, names=6, seed=1):
     storm = parse(text.encode(), "test")
     made = Ward(storm, plan(storm, seed))
     for number in range(names):
+        made.reserve(f"worker-{number}")
         made.enter(f"worker-{number}")
         made.trains(f"worker-{number}")
     return made
@@ -33,8 +34,9 @@ def played(made, until_s=600.0, step_s=0.5):
     for tick in range(int(until_s / step_s)):
         acts = made.due(step_s * tick)
         found += [(step_s * tick, act) for act in acts]
-        for act in acts:
-            made.trains(act.enters)
+        for name in (act.enters for act in acts if act.enters):
+            made.enter(name)
+            made.trains(name)
     return found
 
 
@@ -89,7 +91,7 @@ def test_a_bad_storm_file_is_one_line(text, says):
 
 
 def test_a_storm_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="nothing-of-the-kind"):
+    with pytest.raises(ConfigError, match=r"nothing-of-the-kind: no such file.*gentle"):
         load("nothing-of-the-kind")
     with pytest.raises(ConfigError):
         load(str(tmp_path))
@@ -128,6 +130,19 @@ def test_the_last_that_have_a_state_are_spared_whoever_else_has_been_started():
     killed = {act.subjects[0] for n in range(300) for act in made.due(n)}
     assert len({"worker-0", "worker-1", "worker-2"} - killed) == 2
     assert killed.issuperset(f"worker-{number}" for number in range(3, 9))
+
+
+def test_who_has_not_said_that_it_is_up_is_not_hit():
+    """A kill and a join may fall on the same moment, before the newcomer's process is there."""
+    made = ward("[kill]\nevery_s = 5\nthen = 'gone'\n[join]\nevery_s = 1", names=3)
+    acts = [act for n in range(300) for act in made.due(n)]
+    newcomers = {act.enters for act in acts if act.enters}
+    assert not newcomers & {name for act in acts if not act.enters for name in act.subjects}
+    dead = made.dead
+    for name in dead:
+        made.enter(name)
+        made.trains(name)
+    assert made.dead == dead, "what it said before it was killed"
 
 
 def test_the_replaced_stay_dead_and_the_returned_do_not():
@@ -177,3 +192,7 @@ def test_who_has_finished_is_left_alone():
 
 def test_every_kind_is_shipped_somewhere():
     assert set(KINDS) == set(load("everything").troubles)
+
+
+def test_what_a_user_is_told_of_is_what_there_is():
+    assert sorted(SHIPPED) == STORMS
