@@ -111,7 +111,7 @@ class FdLimit(Lasting):
 
 class StormConfig(Section):
     """A storm file: one table for each kind that is to happen. ``quiet``: share of the run at its
-    end without new faults; ``floor``: so many peers are always left alone."""
+    end without new faults; ``floor``: so many peers that have trained are always left alone."""
 
     quiet: float = Field(0.1, ge=0, lt=1)
     floor: int = Field(2, ge=1)

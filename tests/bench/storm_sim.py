@@ -28,7 +28,7 @@ LASTS_S, QUIET_S = 1800.0, 120.0
 PAYLOAD_BYTES = 4 * 3_300_000
 LATENCY_S, BANDWIDTH, SIGMA = 0.002, 100e6, 1.0
 PERIOD_S = 1.5 * H * STEP_S
-TICK_S = 0.1
+TICK_S, SETTLE_S = 0.1, 5.0
 
 
 def measure(storm: StormConfig, seed: int, back_s: float) -> dict[str, Any]:
@@ -64,8 +64,18 @@ async def weathered(storm: StormConfig | None, seed: int) -> dict[str, Any]:
         await asyncio.sleep(TICK_S)
         await weather.tend(clock.now())
         rounds.look(clock.now())
+    took = sum(peer.steps for peer in swarm.peers)
+    await settle(swarm)
     assert network.bugs == []
-    return figures(swarm, rounds, weather)
+    return figures(swarm, rounds, weather) | {"steps": took}
+
+
+async def settle(swarm: Swarm) -> None:
+    """No new steps and meetings; those under way end, so that both sides have applied them."""
+    for peer in swarm.live:
+        peer.gossip.paused = True
+        peer.state = "paused"
+    await asyncio.sleep(SETTLE_S)
 
 
 class Weather:
@@ -163,7 +173,6 @@ def figures(swarm: Swarm, rounds: Rounds, weather: Weather) -> dict[str, Any]:
         "able": sum(rounds.able) / len(rounds.able),
         "exchanges": (outcomes["ok"] + outcomes["late"]) // 2,
         "solo": outcomes["solo"],
-        "steps": sum(peer.steps for peer in swarm.peers),
         "disagreement": apart,
         "mean_law": float(np.abs(np.mean(moved, axis=0)).max()) / apart,
     }
