@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from peers.mishaps import happened
 from peers.story import Record
 from peers.units import clock, percent, printable, size
 
@@ -113,10 +114,10 @@ class Board(ABC):
             self._note(event, f"{event['peer']} goes on from its step {event['step']}", "green")
 
     def _note_fault(self, event: Record) -> None:
+        said = f"{self._name(event['subject'])} {happened(event)} at {percent(self.progress)}"
         killed = event["kind"] == "kill"
-        words = "killed" if killed else "joins" if event["kind"] == "join" else event["kind"]
-        said = f"{self._name(event['subject'])} {words} at {percent(self.progress)} of the run"
-        self._note(event, said, "red" if killed else "green")
+        style = "green" if event["over"] or event["kind"] == "join" else "yellow"
+        self._note(event, f"{said} of the run", "red" if killed and not event["over"] else style)
 
     def _note_slowdown(self, event: Record) -> None:
         if float(event["slowdown"]) > 1:

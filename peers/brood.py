@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peers.collect import Tail
+from peers.collect import FAULTS, Tail
 from peers.nursery import INVITE, RESULT, Child, Nursery
 from peers.station import Stop
 from peers.story import Record
@@ -40,7 +40,7 @@ class Brood:
         self._hear = hear
         self._nursery = Nursery(out / "peers")
         self._tail = Tail(out)
-        self._log = EventLog(out / "peers" / "demo" / "events.jsonl", "demo")
+        self._log = EventLog(out / FAULTS, "demo")
 
     def bootstrap(self, run_file: bytes) -> str:
         """Open the run; its invite."""
@@ -63,7 +63,11 @@ class Brood:
         self.hurt("kill", child.name)
 
     def hurt(self, kind: str, subject: str) -> None:
-        self._log.emit(FaultInjected(kind, subject))
+        self.note(FaultInjected(kind, subject))
+
+    def note(self, fault: FaultInjected) -> None:
+        """A line of ``faults.jsonl``."""
+        self._log.emit(fault)
 
     def watch(self) -> None:
         """Sleep a little, then take in what the processes wrote. Raises StopRequested."""

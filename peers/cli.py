@@ -200,6 +200,15 @@ def demo(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Longest training time.")] = None,
     no_churn: Annotated[bool, typer.Option("--no-churn", help="Kill nobody.")] = False,
+    kill_every: Annotated[
+        float | None, typer.Option("--kill-every", metavar="S", help="Kill -9 one every S seconds.")
+    ] = None,
+    join_every: Annotated[
+        float | None, typer.Option("--join-every", metavar="S", help="One joins every S seconds.")
+    ] = None,
+    storm: Annotated[
+        str | None, typer.Option(help="Faults by a file, or gentle, storm32, everything.")
+    ] = None,
     solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
     slow: Annotated[
         list[str], typer.Option("--slow", metavar="INDEX:FACTOR", help="Slow worker-INDEX down.")
@@ -214,18 +223,23 @@ def demo(
     """A whole swarm on this machine; one peer is killed and one joins; ends with a report.
 
     Example: [bold]swarmnet demo --peers 3 --minutes 1[/], or [bold]swarmnet demo --pipeline[/]
+
+    With churn: [bold]swarmnet demo --peers 6 --kill-every 15 --join-every 20 --minutes 3[/]
     """
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    from peers.local import Wishes, slow_workers
+    from peers.local import Wishes, slow_workers, storm_of
     from peers.shows import show_pipeline, show_workers
     from swarmnet.errors import ConfigError
 
     name = "pipeline" if pipeline else "demo"
     if pipeline and solo:
         raise ConfigError("--solo is for workers: a stage alone trains nothing")
+    brewed = storm_of(storm, kill_every, join_every, churn=not no_churn)
+    if pipeline and brewed is not None:
+        raise ConfigError("--kill-every, --join-every and --storm are for workers, not --pipeline")
     slowed = slow_workers(slow, workers or (64 if pipeline else 4))
     path = find_run(run or Path(name))
-    wishes = Wishes(path, workers or 0, minutes, seed, data, tuple(overrides), slowed)
+    wishes = Wishes(path, workers or 0, minutes, seed, data, tuple(overrides), slowed, brewed)
     folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     if pipeline:
         summary, lines = show_pipeline(wishes, folder, churn=not no_churn)

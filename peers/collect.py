@@ -1,6 +1,7 @@
 """Gathers the event files of a run's processes while they grow and when they are done.
 
-Every process of a run appends to its own ``peers/<name>/events.jsonl`` below the run's folder.
+Every process of a run appends to its own ``peers/<name>/events.jsonl`` below the run's folder; who
+hurts them on purpose writes it into ``faults.jsonl`` beside.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from swarmnet.events import Event
 
 # One poll reads at most this much of one file; a line that does not fit is nobody's event.
 MAX_READ_BYTES = 4 << 20
+FAULTS = "faults.jsonl"
+"""What was done to the processes of a run on purpose, inside its folder."""
 
 
 class Tail:
@@ -30,7 +33,7 @@ class Tail:
         A torn last line is left for a later poll; a complete line that is no event is skipped.
         """
         found: list[Record] = []
-        for path in sorted(self.folder.glob("peers/*/events.jsonl")):
+        for path in [*sorted(self.folder.glob("peers/*/events.jsonl")), self.folder / FAULTS]:
             found += [event for line in self._lines(path) if (event := parse(line)) is not None]
         return sorted(found, key=_time)
 

@@ -11,6 +11,7 @@ from peers.give import TOPIC as GIVE_TOPIC
 from peers.give import ask
 from peers.progress import Progress
 from peers.station import Station
+from peers.storm.weathered import WeatheredNode
 from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
 from swarmnet.events import DaemonRestarted, ReachSeen
@@ -51,7 +52,8 @@ class Link:
         """Enter the phone book and read it once."""
         renew_s = run.config.membership.renew_s
         membership = Membership(node.me, renew_s)
-        phonebook = Phonebook(node, membership, status, PhonebookOptions(renew_s, owner))
+        options = PhonebookOptions(renew_s, owner, wall=time.time)
+        phonebook = Phonebook(node, membership, status, options)
         phonebook.on_event = station.log.emit
         node.run_file = run.raw
         node.on_restart = lambda seconds: station.log.emit(DaemonRestarted(seconds))
@@ -130,7 +132,10 @@ def node_options(
 
 async def start_node(station: Station, invite: Invite) -> Node:
     """A node that reached the run. Raises UnreachableError, AddressError."""
-    return await Node.start(node_options(station, invite.fingerprint, invite.bootstrap))
+    options = node_options(station, invite.fingerprint, invite.bootstrap)
+    if station.peer.weather is not None:
+        return await WeatheredNode.exposed(options, station.peer.weather)
+    return await Node.start(options)
 
 
 async def learn_run(station: Station, node: Node, invite: Invite, given: bytes | None) -> RunFile:

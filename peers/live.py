@@ -22,8 +22,11 @@ STYLES = {
     "training": "green",
     "consensus": "cyan",
     "finished": "blue",
+    "frozen": "magenta",
     "killed": "bold red",
 }
+ENDINGS = {"kill": "killed", "freeze": "frozen"}
+"""What somebody hurt on purpose is until that is over."""
 
 
 @dataclass
@@ -149,7 +152,7 @@ class LiveView(Board):
         if row is None:
             return
         self._began = self._began or float(event["time"]) - float(event["seconds"])
-        row.state = "training" if row.state != "killed" else row.state
+        row.state = "training" if row.state not in ENDINGS.values() else row.state
         row.step, self.lr = int(event["step"]), float(event["lr"])
         row.stall_s += float(event["stall_s"])
         row.train_s += float(event["seconds"])
@@ -176,8 +179,11 @@ class LiveView(Board):
 
     def _on_fault(self, event: Record) -> None:
         subject = self._name(event["subject"])
-        if event["kind"] == "kill" and subject in self._rows:
-            self._rows[subject].state = "killed"
+        row = self._rows.get(subject)
+        if row is not None and event["kind"] in ENDINGS and not event["over"]:
+            row.state = ENDINGS[event["kind"]]
+        elif row is not None and event["kind"] == "freeze":
+            row.state = "training"
         self._note_fault(event)
 
     def _on_served(self, event: Record) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tomli_w
 
 from peers.demo import DemoOptions
 from peers.pipeline.demo import PipelineOptions
+from peers.storm.hands import check
+from peers.storm.plan import StormConfig, load, turnover
 from swarmnet.config import MAX_SLOWDOWN, RunConfig, RunFile
 from swarmnet.errors import ConfigError, StorageError
 
@@ -34,15 +36,19 @@ class Wishes:
     overrides: tuple[str, ...] = ()
     slow: Mapping[int, float] = field(default_factory=dict)
     """How many times as long a step of worker-<index>, or the work of peer-<index>, takes."""
+    storm: StormConfig | None = None
 
 
 def prepare(wishes: Wishes, out: Path, *, churn: bool, solo: bool) -> DemoOptions:
     """Raises ConfigError, DataError, StorageError."""
     scaled = () if _names_tokens(wishes) else (f"target.tokens={_tokens(wishes)}",)
     run, settings = _prepare(wishes, scaled)
+    if wishes.storm is not None:
+        check(wishes.storm)
     _claim(out)
     alone = _alone(wishes, run) if solo else None
-    return DemoOptions(run, out, wishes.workers, churn, alone, settings, wishes.slow)
+    options = DemoOptions(run, out, wishes.workers, churn, alone, settings, wishes.slow)
+    return replace(options, storm=wishes.storm)
 
 
 def prepare_pipeline(wishes: Wishes, out: Path, *, churn: bool) -> PipelineOptions:
@@ -77,6 +83,21 @@ def _prepare(wishes: Wishes, scaled: Sequence[str]) -> tuple[RunFile, dict[str, 
         overrides += ['data.name="text"', f'data.hash="{digest}"']
         settings["texts"] = {digest: str(wishes.data.resolve())}
     return RunFile.load(wishes.run, overrides), settings
+
+
+def storm_of(
+    name: str | None, kill_every_s: float | None, join_every_s: float | None, *, churn: bool
+) -> StormConfig | None:
+    """What the user wants to be done to the workers. Raises ConfigError."""
+    if name is None and kill_every_s is None and join_every_s is None:
+        return None
+    if not churn:
+        raise ConfigError("--no-churn means that nobody is hurt: leave it out")
+    if name is None:
+        return turnover(kill_every_s, join_every_s)
+    if kill_every_s is not None or join_every_s is not None:
+        raise ConfigError("--storm says who is killed and who joins: give it alone")
+    return load(name)
 
 
 def slow_workers(items: Sequence[str], workers: int) -> dict[int, float]:

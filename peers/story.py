@@ -7,11 +7,27 @@ and the picture beside it cannot disagree.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Record = dict[str, Any]
+Span = tuple[float, float]
+
+
+@dataclass
+class Hurt:
+    """What was done to one peer on purpose; ``ended`` is infinite where nothing said so."""
+
+    kind: str
+    number: int
+    began: float
+    ended: float = math.inf
+    successor: str = ""
+    """Who came back for a killed one: itself, or somebody new."""
+
+    def during(self, begin: float, end: float) -> bool:
+        return self.began < end and self.ended > begin
 
 
 @dataclass
@@ -23,14 +39,39 @@ class Worker:
     parameters: int = 0
     slowdown: float = 1.0
     started: float = math.inf
+    starts: list[float] = field(default_factory=list)
+    """Of its processes; a killed one may come back in its folder."""
     joined: bool = False
-    killed: float | None = None
+    hurts: list[Hurt] = field(default_factory=list)
     took: Record | None = None
     finished: Record | None = None
     steps: list[Record] = field(default_factory=list)
     exchanges: list[Record] = field(default_factory=list)
     views: list[Record] = field(default_factory=list)
     served_bytes: int = 0
+
+    @property
+    def kills(self) -> list[float]:
+        return [hurt.began for hurt in self.hurts if hurt.kind == "kill"]
+
+    @property
+    def killed(self) -> float | None:
+        """When it was killed for good; one that came back is not."""
+        last = max(self.kills, default=None)
+        return None if last is None or any(start > last for start in self.starts) else last
+
+    @property
+    def lives(self) -> list[Span]:
+        """From the first step of each of its processes to the end of that process."""
+        found = []
+        ends = [*self.starts[1:], math.inf]
+        for start, after in zip(self.starts, ends, strict=True):
+            steps = [line for line in self.steps if start <= line["time"] < after]
+            if steps:
+                killed = [time for time in self.kills if start <= time < after]
+                end = min([*killed, min(self.ended, after)])
+                found.append((float(steps[0]["time"] - steps[0]["seconds"]), end))
+        return found
 
     @property
     def survived(self) -> bool:
@@ -52,16 +93,13 @@ class Worker:
 
     @property
     def train_s(self) -> float:
-        if self.finished and self.finished["train_s"] > 0:
+        if self.finished and self.finished["train_s"] > 0 and len(self.starts) < 2:
             return float(self.finished["train_s"])
-        if not self.steps:
-            return 0.0
-        first, last = self.steps[0], self.steps[-1]
-        return float(last["time"] - first["time"] + first["seconds"])
+        return float(sum(line["seconds"] for line in self.steps))
 
     @property
     def stall_s(self) -> float:
-        if self.finished and self.finished["train_s"] > 0:
+        if self.finished and self.finished["train_s"] > 0 and len(self.starts) < 2:
             return float(self.finished["stall_s"])
         return float(sum(line["stall_s"] for line in self.steps))
 
@@ -164,19 +202,34 @@ def tell(events: Sequence[Record]) -> Story:
         if name in workers:
             _note(workers[name], line)
     for line in story.faults:
-        hurt = workers.get(story.name_of(line["subject"]))
-        if hurt is not None and line["kind"] == "kill":
-            hurt.killed = float(line["time"])
-        elif hurt is not None and line["kind"] == "join":
-            hurt.joined = True
+        _hurt(story, workers, line)
     story.workers = sorted(workers.values(), key=lambda w: (w.joined, len(w.name), w.name))
     return story
+
+
+def _hurt(story: Story, workers: Mapping[str, Worker], line: Record) -> None:
+    """Somebody hurt on purpose, or what hurt it is over; also the birth of a newcomer."""
+    subject, kind, time = story.name_of(line["subject"]), line["kind"], float(line["time"])
+    worker, newcomer = workers.get(subject), workers.get(line["successor"])
+    if line["over"] and newcomer is not None and newcomer is not worker:
+        newcomer.joined = True
+    if worker is None:
+        return
+    if kind == "join":
+        worker.joined = True
+    elif not line["over"]:
+        worker.hurts.append(Hurt(kind, line["number"], time))
+    else:
+        for hurt in worker.hurts:
+            if (hurt.kind, hurt.number, hurt.ended) == (kind, line["number"], math.inf):
+                hurt.ended, hurt.successor = time, line["successor"]
 
 
 def _note(worker: Worker, line: Record) -> None:
     kind = line["event"]
     worker.started = min(worker.started, float(line["time"]))
     if kind == "peer_started":
+        worker.starts.append(float(line["time"]))
         worker.device = line["device"] or worker.device
         worker.parameters = line["parameters"] or worker.parameters
         worker.slowdown = float(line["slowdown"])

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peers.churn import fault_counts, participation, recovery_figures
 from peers.coverage import coverage
 from peers.pace import links
 from peers.story import Record, Story, Worker, tell
@@ -26,7 +27,7 @@ LEAST_STAMPS = 3
 class Extra:
     """What a run knows beside its events.
 
-    ``begin_at``: progress of the run before which nobody exchanges.
+    ``begin_at``: progress of the run before which nobody exchanges; ``h``: steps of a window.
     ``disagreement``: exact final disagreement, measured on the replicas' weights.
     ``solo``: label -> {"steps", "loss", ...} of workers that trained alone; ``speedup`` over them.
     """
@@ -35,6 +36,7 @@ class Extra:
     disagreement: float | None = None
     solo: Mapping[str, Any] | None = None
     speedup: float | str | None = None
+    h: int | None = None
 
 
 def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def summarise(events: Sequence[Record], extra: Extra | None = None) -> dict[str,
         "steps_per_second": steps / training_s if training_s > 0 else None,
         "tokens_per_second": tokens / training_s if training_s > 0 else None,
         "peers": _peers(story),
+        "faults": fault_counts(story),
+        "recovery": recovery_figures(story),
+        "participation": participation(story, extra.h),
         "workers": [_worker(worker) for worker in workers],
         "loss": _loss(workers),
         "eval": _eval(story),
@@ -128,10 +133,12 @@ def _rate(stamps: Sequence[Sequence[float]], before: float) -> float | None:
 
 
 def _peers(story: Story) -> dict[str, int]:
-    """``started`` counts the workers of the beginning, so started - killed + joined remain."""
+    """``started`` counts the workers of the beginning, ``killed`` the kills; who came back in its
+    own folder has not joined, so started - killed + joined remain, and those that returned so.
+    """
     return {
         "started": sum(not worker.joined for worker in story.workers),
-        "killed": sum(worker.killed is not None for worker in story.workers),
+        "killed": sum(len(worker.kills) for worker in story.workers),
         "joined": sum(worker.joined for worker in story.workers),
         "finished": sum(worker.finished is not None for worker in story.workers),
     }

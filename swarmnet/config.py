@@ -223,6 +223,9 @@ class PeerConfig(Section):
         le=MAX_SLOWDOWN,
         description="for experiments: each step takes this many times as long",
     )
+    weather: Path | None = Field(
+        None, description="for experiments: file that tells of walls, slow lines, wrong clocks"
+    )
     models: dict[str, Path] = Field({}, description="content hash -> local model folder")
     texts: dict[str, Path] = Field({}, description="content hash -> local file or folder")
     cache: Path | None = Field(

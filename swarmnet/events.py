@@ -16,7 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar
+
+WALL = time.time
+"""Bound here: an experiment that sets a process's clock wrong leaves the log's stamps right."""
 
 
 class Event:
@@ -327,11 +330,20 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class FaultInjected(Event):
-    """Somebody hurt the swarm on purpose: ``kill`` or ``join``."""
+    """Somebody hurt the swarm on purpose, or (``over``) what hurt ``subject`` has ended.
+
+    ``kind`` is kill, join, freeze or another of ``peers/storm``; a kill is over when somebody is
+    back, in the same folder (``subject`` again) or in a new one (``successor``). ``seconds``: how
+    long it is meant to last, 0 for good. Lines of one ``number`` belong to one fault.
+    """
 
     name = "fault"
     kind: str
     subject: str
+    seconds: float = 0.0
+    over: bool = False
+    number: int = 0
+    successor: str = ""
 
 
 @dataclass(frozen=True)
@@ -361,33 +373,42 @@ class PeerFinished(Event):
 
 
 class EventLog:
-    """Appends events of one process to a file and tells listeners. Safe from any thread."""
+    """Appends events of one process to a file and tells listeners. Safe from any thread.
+
+    Each line is one unbuffered write. A line that a full disk refuses is lost, whole or torn; the
+    log goes on with the next one that the disk takes.
+    """
 
     def __init__(self, path: Path | None, peer: str) -> None:
         self.peer = peer
         self._lock = threading.Lock()
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
-        self._file: TextIO | None = None
+        self._file: io.FileIO | None = None
+        self._torn = False
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torn = _ends_torn(path)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
-            if torn:
-                self._file.write("\n")
+            self._torn = _ends_torn(path)
+            self._file = io.FileIO(path, "a")
 
     def emit(self, event: Event) -> None:
         """Write ``event``; a full disk loses the line, never the training."""
         fields = dataclasses.asdict(event)  # type: ignore[call-overload]
-        line = {"time": time.time(), "peer": self.peer, "event": event.name} | fields
+        line = {"time": WALL(), "peer": self.peer, "event": event.name} | fields
         with self._lock:
             if self._file is not None:
-                try:
-                    self._file.write(json.dumps(line) + "\n")
-                except OSError:
-                    self._file = None
+                self._write(self._file, json.dumps(line).encode() + b"\n")
             listeners = list(self._listeners)
         for listener in listeners:
             listener(line)
+
+    def _write(self, file: io.FileIO, line: bytes) -> None:
+        if self._torn:
+            line = b"\n" + line
+        try:
+            written = file.write(line)
+        except OSError:
+            return
+        self._torn = written != len(line)
 
     def listen(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """Call ``listener`` with every later line, in the emitting thread."""

@@ -1,4 +1,6 @@
-"""``report.html``: one run on one self-contained page that needs no network and no script."""
+"""``report.html``: one run on one self-contained page that needs no network.
+
+One small script moves the replay; all else stands without it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peers.report import parts, pictures, ties
+from peers.report import parts, pictures, replay, ties
 from peers.report.draw import escape
 from peers.report.style import SHEET
 from peers.story import Story
@@ -25,7 +25,7 @@ def page(story: Story, summary: Mapping[str, Any]) -> str:
 def document(title: str, body: Sequence[str]) -> str:
     """A whole page around sections that are HTML already; ``title`` is escaped here."""
     head = f'<p class="over">swarmnet report</p><h1>{escape(title)}</h1>'
-    foot = "<footer>Written by swarmnet from events.jsonl. No scripts, nothing loaded.</footer>"
+    foot = "<footer>Written by swarmnet from events.jsonl. Nothing is loaded.</footer>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -63,7 +63,9 @@ def _links(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _pictured(story: Story) -> list[str]:
+    shown = replay.replay(story)
     return [
+        *([section("Replay", replay.SAID, shown)] if shown else []),
         section(
             "Training loss",
             "Nats per token, logarithmic; strong lines are smoothed, faint ones are single steps. "

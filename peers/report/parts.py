@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peers.mishaps import counted, happened
 from peers.pipeline.story import Course
 from peers.report.draw import colour, escape, stroke
 from peers.story import Story, Worker
 from peers.units import amount, clock, percent, short, size
 
 MOST_IN_MATRIX = 16
+MOST_TOLD = 8
 SAMPLE_LETTERS = 6000
 
 Bar = tuple[str, float, str, str]
@@ -36,6 +38,8 @@ GLOSSARY = (
      "scheduled pairs until they agree."),
     ("Text read", "What all workers together have read, in sizes of the text; “twice” is what two "
      "of them read in one epoch, because somebody came, left or died."),
+    ("Took part", "Share of living peers that completed an exchange in the time of one and a half "
+     "windows; in brackets those to whom nothing was done meanwhile."),
     ("Sent", "Bytes of exchanges and of state given to joiners, as counted by the sender."),
     ("Learning rate", "Of the local optimizer; it follows the progress of the whole run, so a late "
      "joiner falls in step."),
@@ -55,18 +59,31 @@ def tale(story: Story, summary: Mapping[str, Any]) -> str:
         for worker in story.workers
         if worker.slowdown > 1
     ]
-    for line in story.faults:
-        subject, at = story.name_of(line["subject"]), clock(line["time"] - story.began)
-        if line["kind"] == "kill":
-            said.append(f"At {at} {subject} was killed, and the others went on.")
-        else:
-            took = next((w.took for w in story.workers if w.name == subject), None)
-            how = f", with the state of a peer in {took['seconds']:.1f} s" if took else ""
-            said.append(f"At {at} {subject} joined{how}.")
+    said += _befell(story, summary)
     merged = summary["eval"]["merged"]
     if merged is not None:
         said.append(f"The merged model reaches {merged:.3f} nats per token on text it never saw.")
     return escape(" ".join(said))
+
+
+def _befell(story: Story, summary: Mapping[str, Any]) -> list[str]:
+    """Each fault in a sentence, or all in one where there are many."""
+    if len(story.faults) > MOST_TOLD:
+        said = f"It weathered {counted(summary['faults'])}"
+        back = summary["recovery"]["resume_s"]["median"]
+        return [f"{said}; who came back took its next step {back:.1f} s after the kill." if back
+                else f"{said}."]  # fmt: skip
+    told = []
+    for line in story.faults:
+        subject, at = story.name_of(line["subject"]), clock(line["time"] - story.began)
+        more = ""
+        if line["kind"] == "kill" and not line["over"]:
+            more = ", and the others went on"
+        elif line["kind"] == "join":
+            took = next((w.took for w in story.workers if w.name == subject), None)
+            more = f", with the state of a peer in {took['seconds']:.1f} s" if took else ""
+        told.append(f"At {at} {subject} {happened(line)}{more}.")
+    return told
 
 
 def cards(summary: Mapping[str, Any]) -> str:
@@ -74,6 +91,7 @@ def cards(summary: Mapping[str, Any]) -> str:
     ends, peers, met = summary["eval"], summary["peers"], summary["exchanges"]
     apart, rate, held = summary["disagreement"], summary["tokens_per_second"], summary["memory"]
     learned = " to ".join(nats(summary["loss"][end]) for end in ("first", "last"))
+    took = summary["participation"]
     churn = f"{peers['killed']} killed, {peers['joined']} joined"
     made = [
         card("Held-out loss", nats(ends["merged"]), "merged, nats per token", lead=True),
@@ -87,6 +105,7 @@ def cards(summary: Mapping[str, Any]) -> str:
         card("View", seconds_of(summary["view_age_s"]["median"]), "median age of who is alive"),
         card("Exchange cost", share_of(summary["exchange_cost"]), "of the step rate"),
         card("Disagreement", short_of(apart["last"]), f"{short_of(apart['first'])} at first"),
+        card("Took part", share_of(took["alive"]), f"of the living ({share_of(took['able'])})"),
         card("Memory", size(held["max"]) if held["max"] else "-", "of the largest"),
     ]
     made += text_card(summary)

@@ -32,6 +32,7 @@ SMOOTH_KEEP = 0.9
 STRIPS = 120
 # Drawing every pair of a large swarm says less than the table below it.
 MOST_IN_CIRCLE = 24
+MOST_FAULT_LINES = 24
 
 
 def loss(story: Story) -> str:
@@ -42,8 +43,8 @@ def loss(story: Story) -> str:
         return ""
     low, high = min(values), max(values)
     y = Axis(low * 0.96, high * 1.04, log=True)
-    plot = Plot(54, 34, WIDE - 70, 300, _time(story), y)
-    parts = [_after_training(story, plot), plot.grid([(v, f"{v:g}") for v in y.ticks(7)])]
+    plot = Plot(54, 34, WIDE - 70, 300, time_axis(story), y)
+    parts = [after_training(story, plot), plot.grid([(v, f"{v:g}") for v in y.ticks(7)])]
     for index, curve in enumerate(curves):
         parts.append(plot.line(thin(curve, RAW_POINTS), f'class="raw" {stroke(index)}'))
     for index, curve in enumerate(curves):
@@ -65,7 +66,7 @@ def agreement(story: Story) -> str:
     if not rates:
         return ""
     parts: list[str] = []
-    x = _time(story)
+    x = time_axis(story)
     if points:
         values = [value for _, value in points]
         y = Axis(min(values) * 0.8, max(values) * 1.25, log=True)
@@ -73,7 +74,7 @@ def agreement(story: Story) -> str:
         even = [(t, math.exp(v)) for t, v in smooth([(t, math.log(v)) for t, v in points], 0.8)]
         parts += [
             text((0, 14), "disagreement of the replicas", "name"),
-            _after_training(story, top),
+            after_training(story, top),
             top.grid([(v, short(v)) for v in y.ticks(6)]),
             top.dots(thin(points, RAW_POINTS), 'class="faint"'),
             top.line(thin(even, RAW_POINTS), 'class="curve accent"'),
@@ -83,7 +84,7 @@ def agreement(story: Story) -> str:
     low = Plot(62, 376, HALF - 78, 136, x, Axis(0, peak * 1.08))
     parts += [
         text((0, 358), "learning rate", "name"),
-        _after_training(story, low),
+        after_training(story, low),
         low.grid([(v, short(v)) for v in low.y.ticks(3)]),
         low.line(thin(rates, RAW_POINTS), 'class="curve second"'),
         fault_lines(story, low),
@@ -133,8 +134,8 @@ def timeline(story: Story) -> str:
     """Each worker's life and how its windows ended: ok as shade, solo and failed as marks."""
     row, top = 40.0, 30.0
     height = top + row * len(story.workers)
-    plot = Plot(128, top, WIDE - 148, row * len(story.workers), _time(story), Axis(0, 1))
-    parts = [_after_training(story, plot)]
+    plot = Plot(128, top, WIDE - 148, row * len(story.workers), time_axis(story), Axis(0, 1))
+    parts = [after_training(story, plot)]
     for index, worker in enumerate(story.workers):
         if worker.steps:
             parts.append(_strip(story, worker, plot, (index, top + row * index)))
@@ -199,7 +200,8 @@ def _curve(story: Story, worker: Worker, key: str) -> list[Point]:
     return [(float(line["time"]) - story.began, float(line[key])) for line in worker.steps]
 
 
-def _time(story: Story) -> Axis:
+def time_axis(story: Story) -> Axis:
+    """From the first inner step to the last meeting."""
     return Axis(0.0, max(story.ended - story.began, 1.0))
 
 
@@ -209,7 +211,7 @@ def clock_foot(plot: Plot) -> str:
     return plot.foot([(seconds, clock(seconds)) for seconds in plot.x.clock_ticks(count)])
 
 
-def _after_training(story: Story, plot: Plot) -> str:
+def after_training(story: Story, plot: Plot) -> str:
     """Shade the time of the consensus phase."""
     left = plot.px(story.trained_until - story.began)
     if plot.right - left < 3:
@@ -221,17 +223,22 @@ def _after_training(story: Story, plot: Plot) -> str:
 
 
 def fault_lines(story: Story | Course, plot: Plot, label: bool = False) -> str:
-    """A vertical line per kill and join; their labels step aside when they would overlap."""
+    """A vertical line per kill, comeback and newcomer; labels step aside when they would overlap.
+
+    Where much is done to a swarm, lines would hide it: the replay shows the rest.
+    """
     parts: list[str] = []
     taken = -math.inf
-    for line in story.faults:
+    lines = [line for line in story.faults if line["kind"] in ("kill", "join")]
+    for line in lines if len(lines) <= MOST_FAULT_LINES else []:
         x = plot.px(line["time"] - story.began)
-        kind = "kill" if line["kind"] == "kill" else "join"
+        kind = "kill" if line["kind"] == "kill" and not line["over"] else "join"
         parts.append(
             f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{plot.top - 8}"'
             f' y2="{plot.bottom}"/>'
         )
-        words = f"{story.name_of(line['subject'])[:16]} {'killed' if kind == 'kill' else 'joins'}"
+        does = "killed" if kind == "kill" else "returns" if line["over"] else "joins"
+        words = f"{story.name_of(line['subject'])[:16]} {does}"
         if label and x > taken:
             parts.append(text((x, plot.top - 14), words, f"mid {kind}-name"))
             taken = x + 7.5 * len(words)

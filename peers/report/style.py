@@ -27,9 +27,10 @@ h2{font-size:19px;letter-spacing:-.005em;margin:0 0 4px}
 text-transform:uppercase;margin:0 0 6px}
 .tale{color:var(--soft);font-size:17px;max-width:74ch;margin:0 0 26px}
 .say{color:var(--soft);font-size:14.5px;margin:0 0 14px;max-width:84ch}
-.cards{display:flex;flex-wrap:wrap;gap:12px;margin:0 0 18px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;
+margin:0 0 18px}
 .card,section{background:var(--card);border:1px solid var(--rule);border-radius:12px}
-.card{padding:14px 16px 13px;flex:1 1 165px}
+.card{padding:14px 16px 13px}
 .card.lead{background:var(--lead);border-color:transparent}
 .card dt{color:var(--soft);font-size:13px}
 .card dd{margin:0}
@@ -82,10 +83,26 @@ pre b{color:var(--accent);font-weight:600}
 .words{display:grid;grid-template-columns:max-content 1fr;gap:8px 22px;margin:8px 0 0;
 font-size:14.5px}
 .words dt{font-weight:600} .words dd{margin:0;color:var(--soft)}
+.span{stroke-width:1.5} .span.frozen{fill:var(--card);stroke:var(--accent)}
+.span.far{fill:var(--warn);fill-opacity:.55}
+.span.sick{fill:none;stroke:var(--warn);stroke-dasharray:3 2}
+.back{fill:var(--good)} .tie{fill:none;stroke:var(--ink);stroke-width:.8}
+.cursor{stroke:var(--accent);stroke-width:2} .meets{stroke:var(--accent);stroke-width:3}
+.player{display:flex;gap:14px;align-items:center;margin:10px 0 4px}
+.player input{flex:1;accent-color:var(--accent);min-width:0}
+.player button{font:inherit;font-size:14px;font-weight:600;color:var(--accent);cursor:pointer;
+background:none;border:1px solid var(--rule);border-radius:99px;padding:3px 0;width:74px}
+.moment{display:grid;grid-template-columns:minmax(0,440px) 1fr;gap:8px 30px;align-items:center}
+.ring svg{display:block;width:100%;height:auto;overflow:visible}
+.is-up{stroke:var(--card)} .is-frozen{fill:var(--card);stroke:var(--accent);stroke-width:2.5}
+.is-far{fill:var(--warn);stroke:var(--card)}
+.is-gone{fill:none;stroke:var(--base);stroke-dasharray:3 3}
+.is-sick{fill:var(--card);stroke:var(--warn);stroke-width:2.5;stroke-dasharray:3 2}
 footer{color:var(--faint);font-size:13px;text-align:center;padding-top:10px}
-@media (max-width:820px){.two{grid-template-columns:1fr;gap:0}}
+@media (max-width:820px){.two,.moment{grid-template-columns:1fr;gap:0}}
+@media print{.player,.moment{display:none}}
 @media (max-width:620px){main{padding:26px 12px 40px} section{padding:16px 14px}
-.cards{gap:8px} .card{padding:11px 12px;flex-basis:140px}
+.cards{gap:8px;grid-template-columns:repeat(auto-fit,minmax(140px,1fr))} .card{padding:11px 12px}
 .card .value{font-size:22px}
 .wide>svg{min-width:720px} .words{grid-template-columns:1fr;gap:2px} .words dd{margin-bottom:9px}}
 @media print{body{background:#fff} section,.card{break-inside:avoid}}

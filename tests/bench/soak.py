@@ -1,11 +1,11 @@
 """Half an hour of real processes that are killed and frozen: nobody stuck, memory flat?
 
-A bootstrap and six workers train a tiny model. Every 20 seconds one of the workers, drawn at
-random, is killed (and started again in its folder 3 to 8 s later, where its own checkpoint lies) or
-stopped for 5 to 30 s; the kernel ends the daemon of a killed one, the daemon of a stopped one goes
-on. The bootstrap is never hurt, and the last minute is quiet; the run's time limit ends it, with
-its consensus phase. Ends with code 1 if a worker was stuck for a minute while nothing was done to
-it, ended with a bug, or did not finish.
+A bootstrap and six workers train a tiny model. Every 20 seconds on the mean one of the workers,
+drawn at random, is killed (and started again in its folder 3 to 8 s later, where its own checkpoint
+lies) or stopped for 5 to 30 s, by the lab of `peers/storm`; the kernel ends the daemon of a killed
+one, the daemon of a stopped one goes on. The bootstrap is never hurt, and the last minute is quiet;
+the run's time limit ends it, with its consensus phase. Ends with code 1 if a worker was stuck for a
+minute while nothing was done to it, ended with a bug, or did not finish.
 
 ``no step``, ``no window``: longest time without one, dead and frozen time taken off; ``back``:
 longest time from a restart or thaw to the next meeting. A pending meeting that never becomes
@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
+import math
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,10 @@ from soak_record import Life, Record, Sample, Worker, judge, render
 
 from peers.collect import Tail
 from peers.nursery import INVITE, OUTPUT, Child, Nursery
+from peers.storm.lab import Lab
+from peers.storm.plan import Kill, Lasting, Span, StormConfig
 from swarmnet.config import RunFile
+from swarmnet.events import FaultInjected
 
 RUN = Path(__file__).parents[1] / "swarm" / "tiny.toml"
 # Steps of some 10 ms, so that six workers on two cores leave the meetings some air. Not by pacing:
@@ -56,45 +58,16 @@ SETTINGS = {
 QUIET_S = 60.0
 START_S, FINISH_S = 120.0, 90.0
 POLL_S, SAMPLE_S = 0.2, 10.0
-REST_S, FROZEN_S = (3.0, 8.0), (5.0, 30.0)
+REST_S, FROZEN_S = Span(least=3, most=8), Span(least=5, most=30)
+AGAIN_S = 8.0
 LONG_S = 300.0
 SIGNS = ("Traceback (most recent call last)", "never retrieved", "never awaited", "Fatal Python")
 
 
-@dataclass(frozen=True)
-class Fault:
-    """``at`` seconds after the start ``kind`` hurts the worker at share ``whom`` of the healthy."""
-
-    at: float
-    kind: str
-    whom: float
-    seconds: float
-
-
-def plan(seed: int, lasts_s: float, every_s: float) -> Iterator[Fault]:
-    rng = random.Random(seed)
-    at = every_s
-    while at <= lasts_s - QUIET_S:
-        kind = rng.choice(("kill", "freeze"))
-        yield Fault(at, kind, rng.random(), rng.uniform(*(REST_S if kind == "kill" else FROZEN_S)))
-        at += every_s
-
-
-@dataclass
-class Patient:
-    """A worker, the process that it is now, and what must be done to it next."""
-
-    worker: Worker
-    child: Child
-    due: float | None = None
-    """When to start or thaw it; None while it is healthy."""
-    frozen: bool = False
-    daemons: list[int] = field(default_factory=list)
-    """Daemons that must have gone with their worker."""
-
-    @property
-    def life(self) -> Life:
-        return self.worker.lives[-1]
+def storm(every_s: float) -> StormConfig:
+    """Kills and freezes in equal shares, together one every so many seconds on the mean."""
+    kill = Kill(every_s=2 * every_s, then="returns", for_s=REST_S)
+    return StormConfig(kill=kill, freeze=Lasting(every_s=2 * every_s, for_s=FROZEN_S))
 
 
 class Soak:
@@ -105,7 +78,13 @@ class Soak:
         self._run = RunFile.load(RUN, overrides)
         self._nursery = Nursery(folder / "peers")
         self._tail = Tail(folder)
-        self._patients: list[Patient] = []
+        self._lab = Lab(storm(options.every), options.seed, folder, self._fork, self._note)
+        self._lab.hands.before_kill = self._look_at_daemons
+        self._workers: dict[str, Worker] = {}
+        self._again: dict[str, float] = {}
+        """When to start those again that ended with a bug."""
+        self._daemons: dict[str, list[int]] = {}
+        """Daemons that must have gone with their worker."""
         self._bootstrap: Child
         self._invite = ""
         self._trained: float | None = None
@@ -117,20 +96,19 @@ class Soak:
         try:
             self._start()
             began = time.time()
-            faults = list(plan(self._options.seed, self._lasts_s, self._options.every))
             while not self._over(began):
                 self._watch()
-                if faults and time.time() - began >= faults[0].at:
-                    self._hurt(faults.pop(0))
+                if time.time() - began < self._lasts_s - QUIET_S:
+                    self._lab.tend()
+                else:
+                    self._lab.heal()
             self._end()
-            workers = [patient.worker for patient in self._patients]
             now = time.time()
             trained = self._trained or now
+            workers = list(self._workers.values())
             return Record(began, trained, now, workers, self._first, self._orphans)
         finally:
-            for patient in self._patients:
-                if patient.frozen:
-                    os.kill(patient.child.pid, signal.SIGCONT)
+            self._lab.close()
             self._nursery.close()
 
     # ---- start and end --------------------------------------------------------------------------
@@ -143,13 +121,15 @@ class Soak:
         self._await(path.exists, "invite")
         self._invite = path.read_text().strip()
         for index in range(self._options.workers):
-            worker = Worker(f"worker-{index}")
-            self._patients.append(Patient(worker, self._fork(worker)))
-        self._await(lambda: all(p.worker.windows() for p in self._patients), "first meetings")
+            self._fork(f"worker-{index}")
+        self._await(lambda: all(w.windows() for w in self._workers.values()), "first meetings")
 
-    def _fork(self, worker: Worker) -> Child:
-        worker.lives.append(Life(time.time()))
-        return self._nursery.start(worker.name, "worker_child", self._invite, SETTINGS)
+    def _fork(self, name: str) -> Child:
+        self._orphans += sum(_alive(pid) for pid in self._daemons.pop(name, ()))
+        self._workers.setdefault(name, Worker(name)).lives.append(Life(time.time()))
+        child = self._nursery.start(name, "worker_child", self._invite, SETTINGS)
+        self._lab.enter(child)
+        return child
 
     def _await(self, ready: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + START_S
@@ -162,28 +142,34 @@ class Soak:
     def _over(self, began: float) -> bool:
         if time.time() - began > self._lasts_s + FINISH_S:
             return True
-        return all(p.due is None and not p.child.running for p in self._patients)
+        busy = self._again or self._lab.ward.away
+        return not busy and not any(child.running for child in self._children)
 
     def _end(self) -> None:
         self._watch()
-        for patient in self._patients:
-            if patient.life.ended is None and not patient.child.running:
-                self._note_end(patient)
-            patient.worker.bugs += _bugs(patient.child.out / OUTPUT)
+        for child in self._children:
+            worker = self._workers[child.name]
+            if worker.lives[-1].ended is None and not child.running:
+                self._note_end(child)
+            worker.bugs += _bugs(child.out / OUTPUT)
+
+    @property
+    def _children(self) -> list[Child]:
+        return list(self._lab.hands.children.values())
 
     # ---- while it runs --------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Sleep a little, take in what happened, do what is due."""
+        """Sleep a little, take in what happened, start again who ended with a bug."""
         time.sleep(POLL_S)
-        workers = {patient.worker.name: patient.worker for patient in self._patients}
         for event in self._tail.poll():
-            if event["peer"] in workers:
-                workers[event["peer"]].take(event)
+            self._lab.hear(event)
+            if event["peer"] in self._workers:
+                self._workers[event["peer"]].take(event)
                 self._note_trained(event)
         now = time.time()
-        for patient in self._patients:
-            self._care(patient, now)
+        for child in self._children:
+            self._care(child, now)
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
             self._sample(now)
@@ -194,58 +180,44 @@ class Soak:
         if over and self._trained is None:
             self._trained = event["time"]
 
-    def _care(self, patient: Patient, now: float) -> None:
-        if patient.due is None:
-            if patient.life.ended is None and not patient.child.running:
-                self._note_end(patient)
-                if patient.life.exit_code != 0:
-                    patient.due = now + REST_S[1]
-        elif now >= patient.due:
-            patient.due = None
-            if patient.frozen:
-                os.kill(patient.child.pid, signal.SIGCONT)
-                patient.frozen = False
-                patient.worker.freezes[-1] = (patient.worker.freezes[-1][0], now)
-            else:
-                self._orphans += sum(_alive(pid) for pid in patient.daemons)
-                patient.child = self._fork(patient.worker)
-                patient.daemons = []
+    def _care(self, child: Child, now: float) -> None:
+        life = self._workers[child.name].lives[-1]
+        if life.ended is None and not child.running:
+            self._note_end(child)
+            if life.exit_code != 0:
+                self._again[child.name] = now + AGAIN_S
+        elif now >= self._again.get(child.name, math.inf):
+            del self._again[child.name]
+            self._fork(child.name)
 
-    def _note_end(self, patient: Patient) -> None:
+    def _note_end(self, child: Child) -> None:
         """It ended and nobody killed it: 0 is the end of the run, all else should not be."""
-        life, child = patient.life, patient.child
+        worker = self._workers[child.name]
+        life = worker.lives[-1]
         life.ended, life.exit_code = time.time(), child.exit_code
         if life.exit_code != 0:
-            patient.worker.bugs.append(f"ended with {life.exit_code}: {child.last_words()}")
+            worker.bugs.append(f"ended with {life.exit_code}: {child.last_words()}")
 
-    def _hurt(self, fault: Fault) -> None:
-        healthy = [p for p in self._patients if p.due is None and p.child.running]
-        if not healthy:
-            return
-        patient = healthy[int(fault.whom * len(healthy))]
-        now = time.time()
-        patient.due = now + fault.seconds
-        if fault.kind == "kill":
-            patient.daemons = children(patient.child.pid)
-            patient.child.kill()
-            patient.child.join(5.0)
-            patient.life.ended, patient.life.killed = now, True
-            patient.life.exit_code = patient.child.exit_code
-        else:
-            os.kill(patient.child.pid, signal.SIGSTOP)
-            patient.frozen = True
-            patient.worker.freezes.append((now, patient.due))
-        met = sum(len(p.worker.windows()) for p in self._patients)
-        print(
-            f"{fault.at:6.0f} s  {fault.kind:6} {patient.worker.name} for {fault.seconds:4.1f} s"
-            f"  windows so far {met}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _look_at_daemons(self, child: Child) -> None:
+        self._daemons[child.name] = children(child.pid)
+
+    def _note(self, fault: FaultInjected) -> None:
+        """What the lab has just done to a worker."""
+        worker, now = self._workers[fault.subject], time.time()
+        if fault.kind == "kill" and not fault.over:
+            life = worker.lives[-1]
+            life.ended, life.killed, life.exit_code = now, True, -signal.SIGKILL
+        elif fault.kind == "freeze":
+            begun = worker.freezes.pop()[0] if fault.over else now
+            worker.freezes.append((begun, now if fault.over else now + fault.seconds))
+        if not fault.over:
+            met = sum(len(one.windows()) for one in self._workers.values())
+            said = f"{fault.kind:6} {fault.subject} for {fault.seconds:4.1f} s"
+            print(f"{said}  windows so far {met}", file=sys.stderr, flush=True)
 
     def _sample(self, now: float) -> None:
-        pairs = [(p.child, p.life) for p in self._patients]
-        for child, life in [*pairs, (self._bootstrap, self._first)]:
+        lives = [(child, self._workers[child.name].lives[-1]) for child in self._children]
+        for child, life in [*lives, (self._bootstrap, self._first)]:
             if life.ended is None and child.running:
                 daemon = sum(resident_bytes(pid) for pid in children(child.pid))
                 life.samples.append(Sample(now, resident_bytes(child.pid), daemon))

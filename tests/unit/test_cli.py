@@ -137,6 +137,14 @@ def test_every_bootstrap_dead(capsys: pytest.CaptureFixture[str], tmp_path: Path
         ("export", "--from", "no/such"),
         ("demo", "--minutes", "-1"),
         ("demo", "--run", "no/such.toml"),
+        ("demo", "--kill-every", "0"),
+        ("demo", "--kill-every", "-3"),
+        ("demo", "--join-every", "nan"),
+        ("demo", "--storm", "no-such-storm"),
+        ("demo", "--storm", "no/such.toml"),
+        ("demo", "--storm", "gentle", "--kill-every", "5"),
+        ("demo", "--storm", "gentle", "--no-churn"),
+        ("demo", "--storm", "gentle", "--pipeline"),
     ],
 )
 def test_other_mistakes(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
@@ -181,7 +189,9 @@ def test_the_surface_is_frozen() -> None:
         "bootstrap": ["--announce", "--invite-file", "--out", "--port", "--set"],
         "demo": [
             "--data",
+            "--join-every",
             "--json",
+            "--kill-every",
             "--minutes",
             "--no-churn",
             "--out",
@@ -192,6 +202,7 @@ def test_the_surface_is_frozen() -> None:
             "--set",
             "--slow",
             "--solo",
+            "--storm",
         ],
         "export": ["--from", "--json", "--out", "--set"],
         "order": ["--key", "--set"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from peers.collect import MAX_READ_BYTES, Tail, merge, parse
-from swarmnet.events import DaemonRestarted, EventLog, read_events
+from swarmnet.events import DaemonRestarted, EventLog, FaultInjected, read_events
 from tests.unit.synthetic import fake_run, record, write_run
 
 
@@ -96,3 +96,11 @@ def test_merge_writes_all_events_sorted_and_returns_them(tmp_path):
     assert merged == list(read_events(out))
     assert [e["time"] for e in merged] == [e["time"] for e in events]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "peers"]
+
+
+def test_what_was_done_on_purpose_is_read_from_its_own_file(tmp_path):
+    fault = record(4.0, "demo", FaultInjected("freeze", "a", seconds=3.0, number=7))
+    (tmp_path / "faults.jsonl").write_text(json.dumps(fault) + "\n")
+    log_of(tmp_path, "a").write_text(line(3, "a") + line(5, "a"))
+    assert [event["time"] for event in merge(tmp_path, tmp_path / "events.jsonl")] == [3, 4, 5]
+    assert json.loads((tmp_path / "events.jsonl").read_text().splitlines()[1]) == fault

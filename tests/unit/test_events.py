@@ -144,3 +144,35 @@ def test_emitting_after_close_is_harmless(tmp_path):
     log.close()
     log.emit(step(1))
     assert list(read_events(path)) == []
+
+
+class Full:
+    """A file on a disk that takes ``room`` more bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, line):
+        taken = line[: self.room]
+        self.room -= len(taken)
+        if not taken:
+            raise OSError(28, "No space left on device")
+        return self.file.write(taken)
+
+    def close(self):
+        self.file.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+def test_a_full_disk_costs_the_lines_of_that_time_and_no_more(tmp_path, room):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path, "amber")
+    log.emit(step(1))
+    log._file = Full(log._file, room)
+    log.emit(step(2))
+    log.emit(step(3))
+    log._file.room = 10_000
+    log.emit(step(4))
+    log.emit(step(5))
+    log.close()
+    assert [line["step"] for line in read_events(path)] == [1, 4, 5]

@@ -58,7 +58,7 @@ def test_midway_it_shows_states_partners_and_progress(events):
     assert "killed" in text
     assert "id-worker" not in text
     assert "bootstrap" not in text
-    assert "worker-3 killed at 33 % of the run" in text
+    assert "worker-3 was killed at 33 % of the run" in text
     assert "worker-5 took its state" in text
     line = view.plain_line()
     assert "4 training, 1 killed" in line
@@ -151,3 +151,18 @@ def test_paths_and_clocks_are_noted_when_they_are_out_of_the_ordinary():
         f"me had {hidden} through a relay, reaches it directly now",
         "this computer's clock is about 10 minutes behind those of 3 other peers: set it",
     ]
+
+
+def test_a_frozen_peer_is_shown_as_frozen_until_it_goes_on():
+    view = LiveView("storm")
+    for event in (
+        record(T0, "w", PeerStarted("worker", "r", "f", "id-w")),
+        record(T0 + 1, "w", StepDone(1, 2.0, 1e-3, 8, 0.1, 0.9, 0.0)),
+        record(T0 + 2, "demo", FaultInjected("freeze", "w", seconds=3.0, number=1)),
+        record(T0 + 3, "w", StepDone(2, 2.0, 1e-3, 8, 0.1, 0.9, 0.0)),
+    ):
+        view.update(event)
+    assert "1 frozen" in view.plain_line()
+    view.update(record(T0 + 5, "demo", FaultInjected("freeze", "w", over=True, number=1)))
+    assert "1 training" in view.plain_line()
+    assert "w goes on after a freeze" in view.notes()[-1]

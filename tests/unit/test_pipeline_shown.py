@@ -57,7 +57,7 @@ def test_midway_it_shows_stages_queues_trips_and_faults(events):
     assert text.count("serving") == 6
     assert text.count("killed") >= 1
     assert "peer-2 moved from stage 0 to stage 2 (5.0 MB in 0.5 s)" in text
-    assert "peer-3 killed at" in text
+    assert "peer-3 was killed at" in text
     assert "died 2, late 1" in text
     assert "75%" in text
     assert "\N{FULL BLOCK}" in text
