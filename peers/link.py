@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from peers.give import TOPIC as GIVE_TOPIC
-from peers.give import ask
 from peers.progress import Progress
 from peers.station import Station
-from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
+from peers.take import take_run_file
+from swarmnet.config import RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
 from swarmnet.events import DaemonRestarted
 from swarmnet.exchange.membership import Membership, Status
@@ -137,11 +137,10 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
         peer = str(parse_address(address).value_for_protocol("p2p"))
         try:
             await node.hello(peer)
-            _, content = await ask(node, peer, "run", MAX_RUN_FILE_BYTES)
+            raw = await take_run_file(node, peer)
         except (LinkError, PeerFault) as error:
             reasons.append(f"{peer[-6:]}: {error}")
             continue
-        raw = bytes(content)
         if fingerprint(raw) != invite.fingerprint:
             reasons.append(f"{peer[-6:]}: gave another run file than the invite names")
         elif given is not None and given != raw:

@@ -194,7 +194,11 @@ class PeerConfig(Section):
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     donor_s: float = Field(
-        120.0, gt=0, description="how long a stage peer looks for its stage's state before it ends"
+        120.0, gt=0, description="how long a joiner waits while no part of a state comes"
+    )
+    give_to: int = Field(2, ge=1, le=64, description="joiners that are given the state at once")
+    give_share: float = Field(
+        0.04, gt=0, le=1, description="of the machine's cores may go into giving while it trains"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
     at_once: int = Field(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from peers.give import TOPIC, Giver
+from peers.give import TOPIC, serve_run_file
 from peers.link import REFERENCE, Link
-from peers.portrait import Easel
 from peers.station import Station
 from swarmnet.config import RunConfig, RunFile
 from swarmnet.errors import StopRequested, StorageError
@@ -86,8 +86,7 @@ class Bootstrap:
             listen=Listen(peer.host, peer.port, peer.announce),
         )
         node = await Node.start(options)
-        giver = Giver(self._run.raw, Easel(), lambda: False, self.station.log.emit)
-        await node.serve(TOPIC, giver.handle)
+        await node.serve(TOPIC, partial(serve_run_file, self._run.raw))
         return await Link.join(self.station, node, self._run, owner, _status)
 
     async def _look(self) -> Seen:

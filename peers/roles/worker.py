@@ -14,13 +14,14 @@ from concurrent.futures import Future
 import torch
 
 from peers.account import Account
-from peers.donors import DONOR_STATES, Donors
-from peers.give import Giver
+from peers.donors import Donors
+from peers.give import Giver, Terms
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
 from peers.reading import FellowReaders, furthest, told
 from peers.station import Station
+from peers.take import Taken
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
 from swarmnet.errors import StorageError
@@ -166,7 +167,8 @@ class Worker:
         giver = Giver(
             self.run_file.raw,
             self._easel,
-            lambda: self.state in DONOR_STATES,
+            lambda: self.state,
+            Terms.of(self.station.peer),
             self.station.log.emit,
         )
 
@@ -193,19 +195,20 @@ class Worker:
         if kept is not None:
             self._resume(kept)
             self._log_state("checkpoint", began)
-        elif self._sees_a_state(donors):
-            size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
-            donor, _ = donors.fetch(size, self._adopt)
-            self._log_state("donor", began, donor, size)
+        elif self._has_begun(donors):
+            taken = donors.fetch(self.replica.tensors())
+            self._adopt(taken.portrait)
+            self.replica.begin_anew()
+            self._log_state("donor", began, taken)
             self.gossip.window.ripen(self.trainer.steps, self._progress())
         else:
             self._log_state("seed", began)
         self.trainer.batches.sharing.catch_up(furthest(self._fellows.view()))
         self._account.first_step = self.trainer.steps
 
-    def _sees_a_state(self, donors: Donors) -> bool:
+    def _has_begun(self, donors: Donors) -> bool:
         donors.await_anybody()
-        return bool(donors.seen())
+        return donors.begun()
 
     def _adopt(self, portrait: Portrait) -> None:
         """Raises PayloadError when it does not fit this run."""
@@ -393,15 +396,16 @@ class Worker:
         self._account.note(event)
         self.station.log.emit(event)
 
-    def _log_state(self, source: str, began: float, donor: str = "", size: int = 0) -> None:
+    def _log_state(self, source: str, began: float, taken: Taken | None = None) -> None:
         self.station.log.emit(
             StateTaken(
                 source=source,
                 step=self.trainer.steps,
                 weights=self.replica.weights_hash(),
                 seconds=time.monotonic() - began,
-                bytes=size,
-                donor=donor,
+                bytes=taken.nbytes if taken else 0,
+                donor=taken.donors[0] if taken else "",
+                donors=len(taken.donors) if taken else 0,
             )
         )
 

@@ -173,6 +173,12 @@ class Replica:
         self.rules.inner.load(self._part(tensors, "inner."))
         self._met = met
 
+    @torch.no_grad()
+    def begin_anew(self) -> None:
+        """After another's state was loaded: what that one did since its last meeting is for it to
+        tell, and would count twice."""
+        self.rules.outer.rest(self.theta)
+
     @property
     def met(self) -> bool:
         """Whether any partner was ever met: before that there is no outer step."""

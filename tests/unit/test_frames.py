@@ -26,6 +26,7 @@ from swarmnet.wire.messages import (
     Accept,
     Ask,
     Beat,
+    Busy,
     Call,
     Commit,
     Decide,
@@ -47,6 +48,7 @@ from swarmnet.wire.messages import (
     Rumour,
     Tally,
     Tell,
+    Want,
     Welcome,
     Word,
 )
@@ -107,8 +109,10 @@ MESSAGES = (
     Fates(stage=1, step=9, samples=(5, 6), fates=("committed", "void")),
     Forget(samples=(5, 6)),
     Inquire(samples=(5,), let_go=True),
-    Get(what="state", first=2),
+    Get(what="state"),
     Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
+    Want(chunks=(0, 7)),
+    Busy(reason="busy", retry_s=1.5),
 )
 
 
