@@ -6,7 +6,7 @@ import random
 import msgpack
 import pytest
 from blake3 import blake3
-from support import nodes
+from support import nodes, until
 
 from swarmnet.errors import DonorBusy, LinkError, MessageError, PayloadError, PeerFault, StreamCut
 from swarmnet.net.transfer import Blob, Limits, Source, fetch_blob, give
@@ -48,9 +48,7 @@ def test_it_arrives_whole_and_the_donor_knows_how_much_it_gave(tmp_path):
 
     async def asker(node, peer):
         result = await ask(node, peer)
-        async with asyncio.timeout(5.0):
-            while not given:
-                await asyncio.sleep(0.01)
+        await until(lambda: given)
         return result
 
     assert run(tmp_path, handler, asker) == (DESCRIBES, BLOB)
@@ -114,6 +112,7 @@ def test_who_wants_what_there_is_not_gets_nothing(tmp_path):
         await stream.send(Want(chunks=(6,)).frame(), 5.0)
         with pytest.raises(StreamCut):
             await stream.receive(5.0)
+        await stream.close()
 
     run(tmp_path, handler, asker)
     assert faults == ["WANT: chunk 6 of 6"]

@@ -1,4 +1,4 @@
-"""Which chunk of whom: whole states out of donors that are slow, liars, or gone, in virtual time."""
+"""Which chunk of whom: whole states out of slow, lying and lost donors, in virtual time."""
 
 from __future__ import annotations
 
