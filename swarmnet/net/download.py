@@ -20,7 +20,7 @@ from swarmnet.net.transfer import Limits, Source
 AT_ONCE = 4
 """Donors asked at the same time."""
 TICK_S = 0.1
-SAY_S = 5.0
+SAY_S = 1.0
 OPEN_S = 20.0
 ANSWER_S = 80.0
 """A donor that trains copies its state between two steps: the longest step that is waited for."""

@@ -54,6 +54,7 @@ class Fetching:
         self._open = set(range(len(held)))
         self._landing: dict[int, str] = {}
         self._donors: dict[str, _Donor] = {}
+        self._versions: dict[str, int] = {}
         self._rests: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self.banned: dict[str, str] = {}
@@ -77,8 +78,11 @@ class Fetching:
 
     @property
     def lead(self) -> str:
-        """The donor whose numbers go with the state: the target's, or the newest of all."""
-        return self._lead[1] if self._lead else ""
+        """The donor whose numbers go with the state: the target's, or the newest that gave any."""
+        brought = [(self._versions[donor], donor) for donor in self.brought]
+        if self._lead is None:
+            return ""
+        return self._lead[1] if self._alike else max(brought, default=self._lead)[1]
 
     @property
     def giving(self) -> list[str]:
@@ -112,6 +116,7 @@ class Fetching:
             self._open -= {c for c in self._open if self._held[c] == hashes[c]}
             self._lead = max(self._lead or (version, donor), (version, donor))
         entry = _Donor(hashes, version, moved_at=now)
+        self._versions[donor] = version
         entry.ahead.extend(c for c in sorted(self._open) if entry.holds(c, self._target))
         if not entry.ahead and self._open:
             self.rest(donor, 2 * REST_S, now)
