@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from peers.give import TOPIC as GIVE_TOPIC
 from peers.progress import Progress
@@ -13,7 +14,7 @@ from peers.station import Station
 from peers.take import take_run_file
 from swarmnet.config import RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
-from swarmnet.events import DaemonRestarted
+from swarmnet.events import DaemonRestarted, RunEntered
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.transport import Handler
 from swarmnet.net.daemon import Listen
@@ -169,12 +170,18 @@ class Newcomer:
         Raises:
             UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
         """
-        station = self.station
+        station, times = self.station, [time.monotonic()]
         node = station.run(start_node(station, self.invite))
+        times.append(time.monotonic())
         try:
             run = station.run(learn_run(station, node, self.invite, self.given))
+            times.append(time.monotonic())
             prepare(run)
-            return station.run(Link.join(station, node, run, self.invite.owner, status))
+            times.append(time.monotonic())
+            link = station.run(Link.join(station, node, run, self.invite.owner, status))
+            times.append(time.monotonic())
+            station.log.emit(RunEntered(*(after - before for before, after in pairwise(times))))
+            return link
         except BaseException:
             station.net.run(node.close())
             raise

@@ -77,6 +77,18 @@ class StateTaken(Event):
 
 
 @dataclass(frozen=True)
+class RunEntered(Event):
+    """This process is in the phone book: seconds for its node, the run file, what it built from
+    that, and the book."""
+
+    name = "run_entered"
+    node_s: float
+    run_file_s: float
+    build_s: float
+    book_s: float
+
+
+@dataclass(frozen=True)
 class StateAwaited(Event):
     """A joiner has no whole state yet: how many chunks are ``left``, how many donors give now.
 

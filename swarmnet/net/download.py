@@ -163,8 +163,7 @@ class Download:
             version = self._inspect(source)
             if fetching.offered(donor, source.hashes, version, time.monotonic()):
                 self._described[donor] = source.describes
-                while not fetching.done:
-                    await self._next_chunk(donor, source)
+                await self._take_from(donor, source)
         finally:
             await stream.close()
 
@@ -174,26 +173,44 @@ class Download:
             raise PayloadError("a state of another size than this model's")
         return self._errand.version(source.describes)
 
-    async def _next_chunk(self, donor: str, source: Source) -> None:
+    async def _take_from(self, donor: str, source: Source) -> None:
+        """Chunk after chunk; one is checked and put in its place while the next one comes."""
         fetching = self._fetching
-        deadline_s = fetching.deadline_s(donor)
-        if wanted := fetching.next(donor, time.monotonic()):
-            await source.want(wanted, deadline_s)
-        if not source.wanted:
-            await asyncio.sleep(TICK_S)  # others bring the rest; one of them may be lost yet
-            return
-        size = self._draft.size(source.wanted[0])
-        chunk, body = await source.receive(size, deadline_s)
-        self._received += len(body)
-        if fetching.claim(donor, chunk, time.monotonic()):
-            await asyncio.to_thread(self._land, source, chunk, body)
-            fetching.placed(donor, chunk, time.monotonic())
-            if fetching.done:
-                self._changed.set()
+        landing: asyncio.Task[None] | None = None
+        try:
+            while not fetching.done:
+                deadline_s = fetching.deadline_s(donor)
+                if wanted := fetching.next(donor, time.monotonic()):
+                    await source.want(wanted, deadline_s)
+                if source.wanted:
+                    size = self._draft.size(source.wanted[0])
+                    chunk, body = await source.receive(size, deadline_s)
+                    self._received += len(body)
+                    before, landing = landing, None
+                    if fetching.claim(donor, chunk, time.monotonic()):
+                        landing = asyncio.create_task(self._land(donor, source, chunk, body))
+                    if before is not None:
+                        await before
+                elif landing is not None:
+                    await landing
+                    landing = None
+                else:
+                    await asyncio.sleep(TICK_S)  # others bring the rest, or may be lost yet
+        finally:
+            if landing is not None:
+                await asyncio.gather(landing, return_exceptions=True)
 
-    def _land(self, source: Source, chunk: int, body: memoryview) -> None:
-        source.check(chunk, body)
-        self._draft.place(chunk, body)
+    async def _land(self, donor: str, source: Source, chunk: int, body: memoryview) -> None:
+        """Raises PayloadError; then nothing was written."""
+
+        def check_and_place() -> None:
+            source.check(chunk, body)
+            self._draft.place(chunk, body)
+
+        await asyncio.to_thread(check_and_place)
+        self._fetching.placed(donor, chunk, time.monotonic())
+        if self._fetching.done:
+            self._changed.set()
 
     # ---- what is said -------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-AHEAD = 4
+AHEAD = 6
 """Chunks asked of one donor at once: enough that a stream is never idle between two."""
 FIRST_S, FLOOR_S, CEILING_S = 10.0, 3.0, 20.0
+ENOUGH = 4
 K_MAD = 6.0
 HISTORY = 32
 REST_S, MAX_REST_S = 1.0, 15.0
@@ -96,7 +97,7 @@ class Fetching:
     def deadline_s(self, donor: str) -> float:
         """How long this donor may bring nothing: median and deviations of what it did before."""
         gaps = self._donors[donor].gaps
-        if len(gaps) < AHEAD:
+        if len(gaps) < ENOUGH:
             return FIRST_S
         median = statistics.median(gaps)
         mad = statistics.median(abs(gap - median) for gap in gaps)
