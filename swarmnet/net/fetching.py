@@ -54,6 +54,8 @@ class Fetching:
         self._alike = alike
         self._open = set(range(len(held)))
         self._landing: dict[int, str] = {}
+        self._by: dict[int, str] = {}
+        """Chunk -> who brought what is there."""
         self._donors: dict[str, _Donor] = {}
         self._versions: dict[str, int] = {}
         self._rests: dict[str, float] = {}
@@ -107,22 +109,22 @@ class Fetching:
 
     def offered(self, donor: str, hashes: Sequence[bytes], version: int, now: float) -> bool:
         """A manifest is here. False: this donor is of no use now; it may be asked again later."""
+        self._versions[donor] = version
+        entry = self._donors[donor] = _Donor(hashes, version, moved_at=now)
         if self._alike:
-            if self._target is None or not self._reachable():
-                self._aim(donor, hashes, version)
+            others = [name for name in self._donors if name != donor]
+            if self._target is None or not (others and self._reachable()):
+                self._aim(donor)
         elif self._newest() > FAR_BEHIND * version:
             self.rest(donor, MAX_REST_S, now)
             return False
         else:
             self._open -= {c for c in self._open if self._held[c] == hashes[c]}
             self._lead = max(self._lead or (version, donor), (version, donor))
-        entry = _Donor(hashes, version, moved_at=now)
-        self._versions[donor] = version
-        entry.ahead.extend(c for c in sorted(self._open) if entry.holds(c, self._target))
+        entry.ahead = deque(c for c in sorted(self._open) if entry.holds(c, self._target))
         if not entry.ahead and self._open:
             self.rest(donor, 2 * REST_S, now)
             return False
-        self._donors[donor] = entry
         return True
 
     def claim(self, donor: str, chunk: int, now: float) -> bool:
@@ -149,6 +151,7 @@ class Fetching:
         entry.asked.pop(chunk, None)
         del self._landing[chunk]
         self._held[chunk] = entry.hashes[chunk]
+        self._by[chunk] = donor
         if entry.holds(chunk, self._target):
             self._open.discard(chunk)
         self._failures[donor] = 0
@@ -161,9 +164,22 @@ class Fetching:
         self.rest(donor, REST_S * 2.0 ** min(self._failures[donor] - 1, 8), now)
 
     def ban(self, donor: str, why: str) -> None:
-        """It sent what it must not send: nothing of it is taken any more in this join."""
+        """It sent what it must not send: nothing of it counts in this join, of before neither."""
         self.banned[donor] = why
+        for chunk in [chunk for chunk, by in self._by.items() if by == donor]:
+            del self._by[chunk]
+            self._held[chunk] = b""
+            self._open.add(chunk)
+        del self.brought[donor]
         self._drop(donor)
+        if self._lead is not None and self._lead[1] == donor:
+            self._lead = self._target = None
+            left = [(entry.version, name) for name, entry in self._donors.items()]
+            if left and self._alike:
+                self._aim(max(left)[1])
+            self._lead = max(left, default=None)
+        for entry in self._donors.values():
+            entry.ahead = deque(c for c in sorted(self._open) if entry.holds(c, self._target))
 
     def rest(self, donor: str, seconds: float, now: float) -> None:
         """It is left alone for a while: busy, or of no use."""
@@ -176,7 +192,9 @@ class Fetching:
         """Chunks to ask of this donor now; they count as asked."""
         entry = self._donors[donor]
         chosen: list[int] = []
-        while len(entry.asked) < AHEAD and (chunk := self._choose(entry, now)) is not None:
+        # Fewer at a time near the end, so that all are done at about the same time.
+        most = min(AHEAD, 1 + len(self._open) // (2 * len(self._donors)))
+        while len(entry.asked) < most and (chunk := self._choose(entry, now)) is not None:
             if not entry.asked:
                 entry.moved_at = now
             entry.asked[chunk] = now
@@ -216,8 +234,7 @@ class Fetching:
             return
         self._landing = {chunk: by for chunk, by in self._landing.items() if by != donor}
         if self._alike and self._donors and not self._reachable():
-            newest = max(self._donors, key=lambda name: self._donors[name].version)
-            self._aim(newest, self._donors[newest].hashes, self._donors[newest].version)
+            self._aim(max(self._donors, key=lambda name: self._donors[name].version))
         for chunk in sorted(entry.asked, reverse=True):
             for other in self._donors.values():
                 if chunk in self._open and other.holds(chunk, self._target):
@@ -228,9 +245,10 @@ class Fetching:
         entries = self._donors.values()
         return all(any(e.holds(chunk, self._target) for e in entries) for chunk in self._open)
 
-    def _aim(self, donor: str, hashes: Sequence[bytes], version: int) -> None:
+    def _aim(self, donor: str) -> None:
         """This donor's version it is from now on; what is there already and is the same stays."""
-        self._target, self._lead = hashes, (version, donor)
+        hashes = self._donors[donor].hashes
+        self._target, self._lead = hashes, (self._donors[donor].version, donor)
         self._open = {c for c, held in enumerate(self._held) if held != hashes[c]}
         for entry in self._donors.values():
             entry.ahead = deque(c for c in sorted(self._open) if entry.holds(c, hashes))

@@ -24,7 +24,7 @@ from swarmnet.train.parcel import Parcel
 from swarmnet.wire.messages import Get
 from tests.swarm.herd import Herd
 
-NUMEL = 400_000
+NUMEL = 800_000
 NAMES = ("theta", "outer.phi", "inner.exp_avg")
 TERMS = Terms.of(PeerConfig())
 PATIENCE_S = 15.0
@@ -274,7 +274,12 @@ def test_one_copy_serves_all_who_come_while_it_is_fresh(tmp_path):
 
 
 ENDLESS = "target.tokens=1000000000"
-LARGER = (ENDLESS, "model.config.hidden_size=96", "model.config.intermediate_size=256")
+LARGER = (
+    ENDLESS,
+    "model.config.hidden_size=160",
+    "model.config.intermediate_size=512",
+    "model.config.num_hidden_layers=2",
+)
 SLOW_GIVER = {"give_share": 0.001}
 
 

@@ -164,6 +164,23 @@ def test_a_liar_is_banned_and_nothing_of_it_is_asked_again():
     assert not world.fetching.may_ask("a", world.now + 1e6)
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_a_liar_brought_before_is_fetched_again_and_its_numbers_are_forgotten(alike):
+    fetching = Fetching(NOTHING, 0.0, alike=alike)
+    fetching.offered("a", version(90), 90, 0.0)
+    fetching.offered("b", version(89), 89, 0.0)
+    for chunk in fetching.next("a", 0.0):
+        fetching.claim("a", chunk, 1.0)
+        fetching.placed("a", chunk, 1.0)
+    assert (fetching.lead, fetching.left) == ("a", N - AHEAD)
+    fetching.ban("a", "a lie")
+    if alike:
+        fetching.offered("b", version(89), 89, 1.0)
+    assert (fetching.lead, fetching.left) == ("b", N)
+    assert not fetching.done
+    assert fetching.next("b", 1.0)[0] == 0
+
+
 def test_a_busy_donor_is_asked_again_when_it_said():
     fetching = Fetching(NOTHING, 0.0, alike=False)
     fetching.rest("a", 3.0, 0.0)
