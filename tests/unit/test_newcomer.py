@@ -38,7 +38,7 @@ class Swarm:
         self.corpus = run.data.build("data", self.builder.tokenizer(), {})
         self.replicas = [self.replica(seed) for seed in range(3)]
         self.trainers = [
-            Trainer(run, replica, Batches(self.corpus.train, run.batch, run.seed, f"peer-{i}"))
+            Trainer(run, replica, Batches(self.corpus.train, run, f"peer-{i}"))
             for i, replica in enumerate(self.replicas)
         ]
 
@@ -78,7 +78,7 @@ def test_a_mixed_state_is_as_good_as_those_it_came_from_and_trains_on() -> None:
     before = [swarm.loss(replica) for replica in swarm.replicas]
     joined = swarm.loss(newcomer)
     assert joined < max(before) + (max(before) - min(before)) + 0.02
-    batches = Batches(swarm.corpus.train, swarm.run.batch, swarm.run.seed, "newcomer")
+    batches = Batches(swarm.corpus.train, swarm.run, "newcomer")
     swarm.trainers.append(Trainer(swarm.run, newcomer, batches))
     for step in range(10):
         swarm.trainers[-1].step(0.3)
