@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from peers.donors import DONOR_STATES, Donors
+from peers.donors import Donors
 from peers.firststate import First, Sight, choose
+from peers.give import DONOR_STATES
 from peers.link import Link
 from peers.station import Station
 from swarmnet.errors import StopRequested, UnreachableError

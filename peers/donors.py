@@ -1,21 +1,25 @@
-"""Where a joiner's first state comes from: who has one, and asking them until one is sound."""
+"""Where a joiner's first state comes from: who has one, and whom to ask first."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from peers.give import ask_state
+from torch import Tensor
+
+from peers.give import DONOR_STATES
 from peers.link import Link
-from peers.portrait import Portrait
 from peers.station import Station
-from swarmnet.errors import LinkError, PeerFault, StopRequested, UnreachableError
+from peers.take import Taken, Wish, anything, take_state
+from swarmnet.errors import StopRequested, UnreachableError
+from swarmnet.exchange.member import Status
 
-DONOR_STATES = ("training", "paused", "consensus", "serving")
 WAIT_FOR_OTHERS_S = 20.0
 """A peer that was invited knows of somebody; until it sees anybody it must not begin alone."""
-TRIES = 5
-"""Rounds of asking everybody for state, before a joiner gives up on a swarm that trains."""
+NEARLY = 0.9
+"""Donors with so large a share of the furthest one's steps are as good as that one."""
 POLL_S = 0.02
 
 
@@ -27,11 +31,11 @@ class Donors:
         self._link = link
 
     def seen(self) -> list[str]:
-        """Live peers that have taken a step, the furthest first."""
+        """Live and healed peers that have taken a step, best first."""
         members = self._link.membership
         live = self._link.workers(DONOR_STATES)
-        steps = {peer: status.step for peer in live if (status := members.status(peer))}
-        return sorted((p for p in steps if steps[p] > 0), key=lambda p: (-steps[p], p))
+        known = {peer: status for peer in live if (status := members.status(peer)) is not None}
+        return ranked(self._link.node.me, known)
 
     def await_anybody(self) -> None:
         """Raises UnreachableError when nobody of the run is seen; StopRequested."""
@@ -39,28 +43,36 @@ class Donors:
         while not self._link.membership.alive(time.monotonic()):
             if time.monotonic() > deadline:
                 raise UnreachableError("connected, but no record of any other peer can be read")
-            self._pause(POLL_S)
+            if self._station.stop.wait(POLL_S):
+                raise StopRequested(f"stopped by {self._station.stop.reason}")
 
-    def fetch(self, max_bytes: int, adopt: Callable[[Portrait], None]) -> tuple[str, Portrait]:
-        """Ask one after the other until ``adopt`` takes what is given; who gave it, and what.
+    def fetch(
+        self, tensors: Mapping[str, Tensor], check: Callable[[Mapping[str, Any]], None] = anything
+    ) -> Taken:
+        """A state out of what several donors give, written into ``tensors``.
+
+        What these hold already, from an older state of this run, is not sent again. ``check``
+        raises PayloadError when a donor's numbers are not wanted.
 
         Raises:
-            UnreachableError: nobody gives a sound state. StopRequested: told to leave meanwhile.
+            UnreachableError: nobody gives one. StopRequested: told to leave meanwhile.
         """
-        problem: Exception | None = None
-        for _ in range(TRIES):
-            for donor in self.seen():
-                try:
-                    asked = ask_state(self._link.node, donor, "state", max_bytes)
-                    portrait = self._station.run(asked)
-                    adopt(portrait)
-                except (LinkError, PeerFault) as error:
-                    problem = error
-                else:
-                    return donor, portrait
-            self._pause(1.0)
-        raise UnreachableError(f"nobody gives a sound state: {problem}") from problem
+        wish = Wish(self.seen, self._station.peer.donor_s, check)
+        log = self._station.log
+        return self._station.run(take_state(self._link.node, tensors, wish, log.emit))
 
-    def _pause(self, seconds: float) -> None:
-        if self._station.stop.wait(seconds):
-            raise StopRequested(f"stopped by {self._station.stop.reason}")
+
+def ranked(me: str, known: Mapping[str, Status]) -> list[str]:
+    """Donors in the order in which to ask them.
+
+    Those about as far as the furthest come first, in an order of this joiner's own, so that many
+    joiners do not all choose the same one; then the others, the furthest first.
+    """
+    steps = {peer: status.step for peer, status in known.items() if status.step > 0}
+    enough = NEARLY * max(steps.values(), default=0)
+    near = sorted((p for p in steps if steps[p] >= enough), key=lambda p: _draw(me, p))
+    return near + sorted((p for p in steps if steps[p] < enough), key=lambda p: (-steps[p], p))
+
+
+def _draw(me: str, peer: str) -> bytes:
+    return hashlib.sha256(f"{me} {peer}".encode()).digest()

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.give import ask_state
 from peers.joined import Joined, fetch
 from peers.joined import from_folders as stages_from_folders
 from peers.link import REFERENCE, Link
 from peers.station import Station
+from peers.take import take_weights
 from peers.visit import visiting
 from swarmnet.config import RunFile
-from swarmnet.errors import ConfigError, LinkError, ModelError, PeerFault, UnreachableError
+from swarmnet.errors import ConfigError, ModelError, UnreachableError
 from swarmnet.model import ModelBuilder
 from swarmnet.train import checkpoint
 from swarmnet.train.flat import flatten_parameters
@@ -97,16 +97,14 @@ def _numel(run: RunFile, models: Mapping[str, Path]) -> int:
 
 
 async def _weights(link: Link, numel: int) -> dict[str, Tensor]:
-    """(numel,) each; a peer that gives anything else is left out."""
+    """(numel,) finite values each; a peer that gives anything else is left out."""
     replicas: dict[str, Tensor] = {}
     for peer in link.workers(GIVING):
         try:
-            portrait = await ask_state(link.node, peer, "weights", 4 * numel)
-        except (LinkError, PeerFault):
+            portrait = await take_weights(link.node, peer, numel)
+        except UnreachableError:
             continue
-        theta = portrait.tensors.get("theta")
-        if theta is not None and theta.shape == (numel,) and theta.isfinite().all():
-            replicas[peer] = theta.clone()
+        replicas[peer] = portrait.tensors["theta"]
     if not replicas:
         raise UnreachableError(
             "no live peer gives its weights; peers' own folders can be merged with --from DIR"

@@ -1,114 +1,128 @@
 """What a peer gives on request: the run file, its state to a joiner, its weights to an export.
 
 A copy of the state is made by the training thread between two steps; asking for it waits for the
-next one. A peer that is syncing gives nothing but the run file.
+next one. A peer that is syncing gives nothing but the run file. While it trains, a peer spends no
+more than a share of its machine on giving, however many ask.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
-from pydantic import ValidationError
-
-from peers.portrait import Easel, Facts, Portrait
-from swarmnet.errors import DeadlinePassed, LinkError, PayloadError, StreamCut
+from peers.portrait import Easel
+from peers.shelf import Goods, Shelf, Shown
+from swarmnet.config import PeerConfig
+from swarmnet.errors import DonorBusy
 from swarmnet.events import StateServed
-from swarmnet.exchange.transport import FrameStream, Transport
-from swarmnet.net.transfer import Limits, Partial, Served, fetch, serve_blob
-from swarmnet.train import parcel
-from swarmnet.wire.messages import Get
+from swarmnet.exchange.transport import FrameStream
+from swarmnet.net.pacing import Pace
+from swarmnet.net.stream import wait_closed
+from swarmnet.net.transfer import Blob, give
+from swarmnet.wire.messages import Busy, Get
 
 TOPIC = "give"
+DONOR_STATES = ("training", "paused", "consensus", "serving")
+"""A peer that is syncing has nothing sound to give."""
 DEADLINE_S = 20.0
-COPY_S = 60.0
-"""The longest inner step that a joiner waits for."""
-TRIES = 3
-MAX_COPIES = 2
-"""States that are given away at once; each is a copy of the whole."""
+RETRY_S = 1.0
+FRESH_S = 10.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a peer gives: to how many at once, how fast while it trains, how fresh."""
+
+    takers: int
+    pace: Pace
+    fresh_s: float
+
+    @classmethod
+    def of(cls, peer: PeerConfig, fresh_s: float = FRESH_S) -> Self:
+        return cls(peer.give_to, Pace.of(peer.give_share, _cores()), fresh_s)
 
 
 class Giver:
-    """Serves the ``give`` topic of one peer."""
+    """Serves the ``give`` topic of one peer that has a state."""
 
     def __init__(
         self,
         run_file: bytes,
         easel: Easel,
-        ready: Callable[[], bool],
+        state: Callable[[], str],
+        terms: Terms,
         emit: Callable[[StateServed], None],
     ) -> None:
-        self._run_file = run_file
-        self._easel = easel
-        self._ready = ready
+        """``state``: this peer's, as the others see it."""
+        self._run_file = Blob(run_file)
+        self._shelf = Shelf(easel, terms.fresh_s)
+        self._state = state
+        self._terms = terms
         self._emit = emit
-        self._copies = asyncio.Semaphore(MAX_COPIES)
+        self._takers = 0
 
     async def handle(self, stream: FrameStream) -> None:
         get = Get.parse(await stream.receive(DEADLINE_S))
         if get.what == "run":
-            await serve_blob(stream, get, await Served.prepare({}, self._run_file), DEADLINE_S)
-        elif self._ready():
-            async with self._copies:
-                await self._give_state(stream, get)
+            await give(stream, self._run_file, DEADLINE_S)
+        elif self._state() not in DONOR_STATES:
+            await _decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
+        elif self._takers >= self._terms.takers:
+            await _decline(stream, Busy(reason="busy", retry_s=RETRY_S))
         else:
-            raise StreamCut("nothing to give while syncing")
+            await self._give_state(stream, weights_only=get.what == "weights")
         await stream.close()
 
-    async def _give_state(self, stream: FrameStream, get: Get) -> None:
+    async def _give_state(self, stream: FrameStream, *, weights_only: bool) -> None:
+        self._takers += 1
         try:
-            async with asyncio.timeout(COPY_S):
-                portrait = await asyncio.wrap_future(self._easel.want())
-        except TimeoutError:
-            raise DeadlinePassed("no step ended in time for a copy of the state") from None
-        facts, content = await asyncio.to_thread(_parcel, portrait, get.what == "weights")
-        served = await Served.prepare(facts, content)
-        began = time.monotonic()
-        await serve_blob(stream, get, served, DEADLINE_S)
-        seconds = time.monotonic() - began
-        self._emit(StateServed(to=stream.peer, bytes=len(served.blob), seconds=seconds))
-
-
-async def ask(
-    transport: Transport, peer: str, what: str, max_bytes: int
-) -> tuple[dict[str, Any], bytearray]:
-    """Fetch from one peer, resuming after cuts. Raises LinkError, PayloadError, PeerFault."""
-    partial = Partial()
-    limits = Limits(max_bytes, COPY_S + DEADLINE_S)
-    get = Get.model_validate({"what": what})
-    for attempt in range(TRIES):
-        stream = await transport.open(peer, TOPIC, DEADLINE_S)
-        held = partial.done
-        try:
-            return await fetch(stream, get, limits, partial)
-        except LinkError:
-            if attempt == TRIES - 1 or partial.done == 0:
-                raise
-        except PayloadError:
-            # A donor that trains has moved on since the first try: its state begins anew.
-            if attempt == TRIES - 1 or held == 0:
-                raise
+            shown = await self._shelf.take()
+            try:
+                await self._give_copy(stream, shown, weights_only)
+            finally:
+                self._shelf.back(shown)
+        except DonorBusy as busy:
+            await _decline(stream, Busy(reason="busy", retry_s=busy.retry_s))
         finally:
-            await stream.close()
-    raise AssertionError("unreachable")
+            self._takers -= 1
+
+    async def _give_copy(self, stream: FrameStream, shown: Shown, weights_only: bool) -> None:
+        form = shown.form(weights_only)
+        goods = Goods(shown, form, await form.hashes(self._pause))
+        began = time.monotonic()
+        given = await give(stream, goods, DEADLINE_S, self._pause)
+        if given:
+            seconds = time.monotonic() - began
+            self._emit(StateServed(to=stream.peer, bytes=given, seconds=seconds))
+
+    async def _pause(self, nbytes: int) -> None:
+        """Who does not train has nothing better to do."""
+        if self._state() == "training":
+            wait_s = self._terms.pace.wait_s(nbytes, time.monotonic())
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
 
 
-async def ask_state(transport: Transport, peer: str, what: str, max_bytes: int) -> Portrait:
-    """A peer's state or weights, unpacked and checked. Raises LinkError or PeerFault."""
-    facts, content = await ask(transport, peer, what, max_bytes)
-    tensors = parcel.unpack(facts.pop("index", None), content)
-    try:
-        Facts.model_validate(facts)
-    except ValidationError as error:
-        raise PayloadError("a state whose facts cannot be read") from error
-    return Portrait(tensors, facts)
+async def serve_run_file(run_file: bytes, stream: FrameStream) -> None:
+    """The ``give`` topic of a peer that holds no weights."""
+    get = Get.parse(await stream.receive(DEADLINE_S))
+    if get.what == "run":
+        await give(stream, Blob(run_file), DEADLINE_S)
+    else:
+        await _decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
+    await stream.close()
 
 
-def _parcel(portrait: Portrait, weights_only: bool) -> tuple[dict[str, Any], bytearray]:
-    tensors = dict(portrait.tensors)
-    if weights_only:
-        tensors = {"theta": tensors["theta"]}
-    index, content = parcel.pack(tensors)
-    return {"index": index, **portrait.facts}, content
+async def _decline(stream: FrameStream, busy: Busy) -> None:
+    await stream.send(busy.frame(), DEADLINE_S)
+    await wait_closed(stream, DEADLINE_S)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    own = getattr(os, "sched_getaffinity", None)
+    return len(own(0)) if own else os.cpu_count() or 1

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peers.give import ask_state
 from peers.link import REFERENCE, Link
 from peers.portrait import Portrait
+from peers.take import take_weights
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunFile
-from swarmnet.errors import ConfigError, LinkError, ModelError, PeerFault, UnreachableError
+from swarmnet.errors import ConfigError, ModelError, UnreachableError
 from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder, StageModule
 from swarmnet.train import checkpoint
@@ -145,12 +145,10 @@ def _rank(status: Status | None) -> tuple[bool, int]:
 async def _weights(link: Link, peer: str, index: int, numel: int) -> Portrait | None:
     """(numel,) finite values of that very stage, or nothing."""
     try:
-        portrait = await ask_state(link.node, peer, "weights", 4 * numel)
-    except (LinkError, PeerFault):
+        portrait = await take_weights(link.node, peer, numel)
+    except UnreachableError:
         return None
-    theta = portrait.tensors.get("theta")
-    sound = theta is not None and theta.shape == (numel,) and bool(theta.isfinite().all())
-    return portrait if sound and portrait.facts.get("stage") == index else None
+    return portrait if portrait.facts.get("stage") == index else None
 
 
 def _apart(portraits: Sequence[Portrait]) -> float:

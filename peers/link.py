@@ -6,15 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from peers.give import TOPIC as GIVE_TOPIC
-from peers.give import ask
 from peers.progress import Progress
 from peers.station import Station
 from peers.storm.weathered import WeatheredNode
-from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
+from peers.take import take_run_file
+from swarmnet.config import RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
-from swarmnet.events import DaemonRestarted, ReachSeen
+from swarmnet.events import DaemonRestarted, ReachSeen, RunEntered
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.exchange.transport import Handler
 from swarmnet.net.addressbook import FILE as ADDRESSES
@@ -165,11 +166,10 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
     for peer in list(dict.fromkeys([*node.connected, *bootstraps]))[:MAX_ASKED]:
         try:
             await node.hello(peer)
-            _, content = await ask(node, peer, "run", MAX_RUN_FILE_BYTES)
+            raw = await take_run_file(node, peer)
         except (LinkError, PeerFault) as error:
             reasons.append(f"{peer[-6:]}: {error}")
             continue
-        raw = bytes(content)
         if fingerprint(raw) != invite.fingerprint:
             reasons.append(f"{peer[-6:]}: gave another run file than the invite names")
         elif given is not None and given != raw:
@@ -198,12 +198,18 @@ class Newcomer:
         Raises:
             UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
         """
-        station = self.station
+        station, times = self.station, [time.monotonic()]
         node = station.run(start_node(station, self.invite))
+        times.append(time.monotonic())
         try:
             run = station.run(learn_run(station, node, self.invite, self.given))
+            times.append(time.monotonic())
             prepare(run)
-            return station.run(Link.join(station, node, run, self.invite.owner, status))
+            times.append(time.monotonic())
+            link = station.run(Link.join(station, node, run, self.invite.owner, status))
+            times.append(time.monotonic())
+            station.log.emit(RunEntered(*(after - before for before, after in pairwise(times))))
+            return link
         except BaseException:
             station.net.run(node.close())
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import queue
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,8 @@ class Easel:
 
     def __init__(self) -> None:
         self._wanted: queue.SimpleQueue[concurrent.futures.Future[Portrait]] = queue.SimpleQueue()
+        self.painted_s = 0.0
+        """How long the latest one took: so long training stood still."""
 
     def want(self) -> concurrent.futures.Future[Portrait]:
         future: concurrent.futures.Future[Portrait] = concurrent.futures.Future()
@@ -59,5 +62,8 @@ class Easel:
         while not self._wanted.empty():
             future = self._wanted.get()
             if future.set_running_or_notify_cancel():
-                portrait = portrait or make()
+                if portrait is None:
+                    began = time.perf_counter()
+                    portrait = make()
+                    self.painted_s = time.perf_counter() - began
                 future.set_result(portrait)

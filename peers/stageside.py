@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from peers.station import Station
 from peers.steps import Ground, progress
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig
+from swarmnet.errors import PayloadError
 from swarmnet.events import Event, SamplesLost, StageLoad, StageStepped
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.payload import Offload
@@ -87,6 +88,7 @@ class StageSide:
         largest = boundary.max_nbytes(tokens, module.width)
         self._limits = Limits(run.batch.sequences, run.batch.length, largest, largest)
         self._donors: tuple[str, ...] = ()
+        self._draft: dict[str, Tensor] | None = None
         self._rate = self._demand = self._busy_s = 0.0
         self._slowdown = station.peer.slowdown
 
@@ -147,9 +149,17 @@ class StageSide:
     def parameters(self) -> int:
         return self.replica.theta.numel()
 
-    @property
-    def state_bytes(self) -> int:
-        return sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
+    def draft(self) -> dict[str, Tensor]:
+        """Where a mate's state arrives; until it is adopted, a part of one is worth keeping."""
+        if self._draft is None:
+            self._draft = self.replica.tensors()
+        return self._draft
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raises PayloadError when these numbers do not go with a state of this stage."""
+        if facts.get("stage") != self.stage:
+            raise PayloadError("the state of another stage")
+        Past.unpack(facts.get("past"))
 
     @property
     def bytes_sent(self) -> int:
@@ -195,7 +205,7 @@ class StageSide:
             met = bool(portrait.facts["met"])
             load = partial(self.core.load, portrait.tensors, past.step, met=met)
         await self.served.adopt(past, load)
-        self.missed, self._donors = False, ()
+        self.missed, self._donors, self._draft = False, (), None
 
     async def stay(self) -> None:
         """Nobody is left who was ahead."""

@@ -211,7 +211,11 @@ class PeerConfig(Section):
         "two checkpoint intervals at least",
     )
     donor_s: float = Field(
-        120.0, gt=0, description="how long to look for the state of a run that has begun"
+        120.0, gt=0, description="how long a joiner waits while no part of a state comes"
+    )
+    give_to: int = Field(2, ge=1, le=64, description="joiners that are given the state at once")
+    give_share: float = Field(
+        0.04, gt=0, le=1, description="of the machine's cores may go into giving while it trains"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
     at_once: int = Field(

@@ -13,7 +13,8 @@
     ├── StopRequested              4: a signal or the owner told us to leave
     ├── LinkError                  nobody's act: the network; the exchange is lost, training goes on
     │   ├── StreamCut                 the stream ended before the message did
-    │   └── DeadlinePassed            no progress within the deadline
+    │   ├── DeadlinePassed            no progress within the deadline
+    │   └── DonorBusy                 it has nothing to give now; ask again later
     ├── PeerFault                  a partner's act: drop the partner's message, never our state
     │   ├── FrameError                bytes that are no frame of ours, or too long
     │   ├── MessageError              a frame whose content has the wrong shape
@@ -91,6 +92,14 @@ class StreamCut(LinkError):
 
 class DeadlinePassed(LinkError):
     """A partner made no progress within the deadline derived from observed links."""
+
+
+class DonorBusy(LinkError):
+    """A donor serves as many as it may, or has no sound state itself: ask after ``retry_s``."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class PeerFault(SwarmnetError):

@@ -65,7 +65,10 @@ class MemoryReserved(Event):
 
 @dataclass(frozen=True)
 class StateTaken(Event):
-    """Where the first weights came from: ``seed``, ``donor`` or ``checkpoint``."""
+    """Where the first weights came from: ``seed``, ``donor`` or ``checkpoint``.
+
+    ``donors`` brought parts of it; ``donor`` is the one whose numbers go with it.
+    """
 
     name = "state_taken"
     source: str
@@ -74,6 +77,44 @@ class StateTaken(Event):
     seconds: float = 0.0
     bytes: int = 0
     donor: str = ""
+    donors: int = 0
+
+
+@dataclass(frozen=True)
+class RunEntered(Event):
+    """This process is in the phone book: seconds for its node, the run file, what it built from
+    that, and the book."""
+
+    name = "run_entered"
+    node_s: float
+    run_file_s: float
+    build_s: float
+    book_s: float
+
+
+@dataclass(frozen=True)
+class StateAwaited(Event):
+    """A joiner has no whole state yet: how many chunks are ``left``, how many donors give now.
+
+    ``reason``: why nobody does.
+    """
+
+    name = "state_awaited"
+    chunks: int
+    left: int
+    donors: int
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DonorLeft(Event):
+    """A joiner lost a donor; a ``banned`` one sent what it must not send."""
+
+    name = "donor_left"
+    donor: str
+    reason: str
+    banned: bool
 
 
 @dataclass(frozen=True)

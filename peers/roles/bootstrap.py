@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from peers.give import TOPIC, Giver
+from peers.give import TOPIC, serve_run_file
 from peers.link import REFERENCE, Link, node_options
 from peers.milestone import Memory
-from peers.portrait import Easel
 from peers.station import Station
 from swarmnet.config import RunConfig, RunFile
 from swarmnet.errors import StopRequested, StorageError
@@ -81,8 +81,7 @@ class Bootstrap:
     async def _open(self, owner: str) -> Link:
         options = node_options(self.station, self._run.fingerprint, run_file=self._run.raw)
         node = await Node.start(options)
-        giver = Giver(self._run.raw, Easel(), lambda: False, self.station.log.emit)
-        await node.serve(TOPIC, giver.handle)
+        await node.serve(TOPIC, partial(serve_run_file, self._run.raw))
         return await Link.join(self.station, node, self._run, owner, self._status)
 
     async def _look(self) -> Seen:

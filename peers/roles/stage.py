@@ -14,17 +14,17 @@ from typing import Any
 
 import psutil
 
-from peers.give import Giver, ask_state
+from peers.give import Giver, Terms
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.mover import Mover
 from peers.portrait import Easel, Portrait
 from peers.stageside import StageSide
 from peers.station import Station, until
+from peers.take import Taken, Wish, take_state
 from swarmnet.config import RunFile
 from swarmnet.errors import (
     ConfigError,
-    LinkError,
     PayloadError,
     PeerFault,
     StopRequested,
@@ -37,11 +37,14 @@ from swarmnet.pipeline.placement import Serving
 from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
-DONOR_STATES = ("training", "paused", "consensus", "serving")
 POLL_S = 0.05
 ASK_AGAIN_S = 1.0
 LOOK_AROUND_S = 20.0
 FLUSH_S = 30.0
+FRESH_S = 0.2
+"""A stage steps often, and a joiner that is a step behind has to fetch again."""
+PATIENCE_S = 20.0
+"""While no part of a state comes, a mate may have died: what else there is, is looked at again."""
 
 
 class StagePeer:
@@ -104,7 +107,8 @@ class StagePeer:
         giver = Giver(
             self.run_file.raw,
             self._easel,
-            lambda: self.state in DONOR_STATES,
+            lambda: self.state,
+            Terms.of(self.station.peer, FRESH_S),
             self.station.log.emit,
         )
         await self.link.give(giver.handle)
@@ -247,7 +251,7 @@ class StagePeer:
         while True:
             found = await self._from_donor(side)
             if found is not None:
-                return self._took(side, "donor", began, *found)
+                return self._took(side, "donor", began, found)
             kept = None if moved else await asyncio.to_thread(self._kept, side)
             if kept is not None:
                 side.served.stepping.remember(kept.facts.get("in_weights", ()))
@@ -263,17 +267,17 @@ class StagePeer:
                 )
             await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _from_donor(self, side: StageSide) -> tuple[str, int] | None:
-        for donor in side.donors():
-            try:
-                portrait = await ask_state(self.link.node, donor, "state", side.state_bytes)
-                if portrait.facts.get("stage") != side.stage:
-                    raise PayloadError("the state of another stage")
-                await side.adopt(portrait, None)
-            except (LinkError, PeerFault):
-                continue
-            return donor, side.state_bytes
-        return None
+    async def _from_donor(self, side: StageSide) -> Taken | None:
+        """What mates give, of one version where they are one. A part is kept for the next try."""
+        alike = self.run_file.config.pipeline.step == "together"
+        wish = Wish(side.donors, PATIENCE_S, side.check, alike=alike, waits=False)
+        log = self.station.log
+        try:
+            taken = await take_state(self.link.node, side.draft(), wish, log.emit)
+            await side.adopt(taken.portrait, None)
+        except (UnreachableError, PeerFault):
+            return None
+        return taken
 
     async def _see_somebody(self) -> None:
         """Until anybody of the run is seen, nothing can be said about its state."""
@@ -292,19 +296,18 @@ class StagePeer:
         known = [members.status(peer) for peer in members.alive(time.monotonic())]
         return max((s.step for s in known if s is not None and s.role == "stage"), default=0)
 
-    def _took(
-        self, side: StageSide, source: str, began: float, donor: str = "", size: int = 0
-    ) -> int:
+    def _took(self, side: StageSide, source: str, began: float, taken: Taken | None = None) -> int:
         event = StateTaken(
             source=source,
             step=side.version,
             weights=side.weights_hash(),
             seconds=time.monotonic() - began,
-            bytes=size,
-            donor=donor,
+            bytes=taken.nbytes if taken else 0,
+            donor=taken.donors[0] if taken else "",
+            donors=len(taken.donors) if taken else 0,
         )
         self.station.log.emit(event)
-        return size
+        return event.bytes
 
     # ---- state on disk and for others -----------------------------------------------------------
 
@@ -330,7 +333,7 @@ class StagePeer:
                 break
             await asyncio.sleep(ASK_AGAIN_S)
         else:
-            self._took(side, "donor", began, *found)
+            self._took(side, "donor", began, found)
         self._change_state("training")
 
     async def _paint(self, side: StageSide) -> None:

@@ -10,13 +10,13 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import psutil
 
-from peers.give import Giver
+from peers.give import serve_run_file
 from peers.link import Link, Newcomer
-from peers.portrait import Easel
 from peers.reading import FellowReaders, furthest, told
 from peers.station import Station, until
 from swarmnet.boundary import Boundary
@@ -110,8 +110,7 @@ class TrainerPeer:
         self.traveller = Traveller(self.link.node, book, self._load, limits)
         self.traveller.view = self._view
         self.traveller.finished = self._note
-        giver = Giver(self.run_file.raw, Easel(), lambda: False, self.station.log.emit)
-        await self.link.give(giver.handle)
+        await self.link.give(partial(serve_run_file, self.run_file.raw))
         await self.traveller.open()
 
     async def _until_over(self) -> None:

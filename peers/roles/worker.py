@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,15 +17,16 @@ import torch
 
 from peers.account import Account
 from peers.arrival import Arrival
-from peers.donors import DONOR_STATES, Donors
+from peers.donors import Donors
 from peers.firststate import First
-from peers.give import Giver
+from peers.give import Giver, Terms
 from peers.keeper import Keeper
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
 from peers.reading import FellowReaders, furthest, told
 from peers.resume import Parts, answer_for, check, memorise, resume
 from peers.station import Station
+from peers.take import Taken
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
 from swarmnet.errors import PayloadError, StorageError, UnreachableError
@@ -178,7 +180,8 @@ class Worker:
         giver = Giver(
             self.run_file.raw,
             self._easel,
-            lambda: self.state in DONOR_STATES,
+            lambda: self.state,
+            Terms.of(self.station.peer),
             self.station.log.emit,
         )
 
@@ -217,10 +220,10 @@ class Worker:
         self._kept = None
 
     def _join(self, began: float) -> None:
-        """From a donor; where none gives a sound state, from the own checkpoint after all."""
-        size = sum(4 * tensor.numel() for tensor in self.replica.tensors().values())
+        """From donors; where none gives a sound state, from the own checkpoint after all."""
+        donors = Donors(self.station, self.link)
         try:
-            donor, _ = Donors(self.station, self.link).fetch(size, self._adopt)
+            taken = donors.fetch(self.replica.tensors(), self._wanted)
         except UnreachableError:
             if self._kept is None:
                 raise
@@ -228,16 +231,21 @@ class Worker:
             answer_for(self._kept, self.gossip)
             self._log_state("checkpoint", began)
         else:
+            self._adopt(taken.portrait)
+            self.replica.begin_anew()
             if self._kept is not None:  # the own text goes on where it was
                 self.trainer.batches.resume(self._kept.facts["reading"])
-            self._log_state("donor", began, donor, size)
+            self._log_state("donor", began, taken)
             self.gossip.window.ripen(self.trainer.steps, self._progress())
 
-    def _adopt(self, portrait: Portrait) -> None:
-        """Raises PayloadError when it does not fit this run, or is behind the own checkpoint."""
-        facts = portrait.facts
+    def _wanted(self, facts: Mapping[str, Any]) -> None:
+        """Raises PayloadError at a state that is behind the own checkpoint."""
         if self._kept is not None and facts["elapsed_s"] <= self._kept.facts["elapsed_s"]:
             raise PayloadError("a state that is older than the own checkpoint")
+
+    def _adopt(self, portrait: Portrait) -> None:
+        """Raises PayloadError when it does not fit this run."""
+        facts = portrait.facts
         self.replica.load(portrait.tensors, met=bool(facts["met"]))
         self.trainer.steps = facts["step"]
         self._account.base_elapsed_s = float(facts["elapsed_s"])
@@ -412,15 +420,16 @@ class Worker:
         self._account.note(event)
         self.station.log.emit(event)
 
-    def _log_state(self, source: str, began: float, donor: str = "", size: int = 0) -> None:
+    def _log_state(self, source: str, began: float, taken: Taken | None = None) -> None:
         self.station.log.emit(
             StateTaken(
                 source=source,
                 step=self.trainer.steps,
                 weights=self.replica.weights_hash(),
                 seconds=time.monotonic() - began,
-                bytes=size,
-                donor=donor,
+                bytes=taken.nbytes if taken else 0,
+                donor=taken.donors[0] if taken else "",
+                donors=len(taken.donors) if taken else 0,
             )
         )
 

@@ -19,7 +19,10 @@
     hello       same run, same wire?
     node        all of the above as one ``Transport`` that outlives its daemon
     phonebook   our status out, everybody's in, and the owner's orders
-    transfer    large things in hashed chunks
+    transfer    large things in hashed chunks, between two
+    fetching    which chunk to ask of which donor: pure
+    download    one state from several donors at once
+    pacing      how fast to give while training: pure
     thread      the loop and the thread in which all of it runs
 
 Failures of the network are LinkError, acts of a partner PeerFault; no other exception leaves.

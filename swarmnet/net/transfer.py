@@ -1,32 +1,46 @@
-"""Large things between peers: a manifest with one hash per chunk, then the chunks.
+"""Large things between two peers: a manifest with one hash per chunk, then the chunks asked for.
 
-    asks    GET (what, first)              first: chunks that an earlier try already brought
-    serves  MANIFEST (sizes, hashes, describes), CHUNK first, CHUNK first+1, ...
-    ends    HAVE (number of chunks)
+    asks    GET (what)
+    serves  MANIFEST (sizes, hashes, describes), or BUSY (when to ask again)
+    asks    WANT (chunks), as often as it likes, before the last ones are there
+    serves  CHUNK, CHUNK, ... in the order in which they were wanted
+    ends    who asked closes when it has enough
 
-Exchange payloads need no hashes, because the stream is authenticated; these do, because they are
-stored, resumed and asked of several donors.
+The asker chooses, so it can take what it lacks, resume, and ask several at once
+(``net/download.py``). Exchange payloads need no hashes, because the stream is authenticated; these
+do, because they are kept, resumed and compared between donors.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import msgpack
 from blake3 import blake3
 
-from swarmnet.errors import LinkError, MessageError, PayloadError
-from swarmnet.exchange.transport import FrameStream
-from swarmnet.net.stream import wait_closed
+from swarmnet.errors import DonorBusy, MessageError, PayloadError, StreamCut
+from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.frame import CHUNK_BYTES
-from swarmnet.wire.messages import Get, Have, Manifest
+from swarmnet.wire.messages import MAX_WANTED, Busy, Get, Manifest, Want
 
-_ACKNOWLEDGE_S = 2.0
+MAX_RETRY_S = 60.0
+
+
+class Goods(Protocol):
+    """Something to give away. It does not change while it is given."""
+
+    describes: Mapping[str, Any]
+    hashes: Sequence[bytes]
+    nbytes: int
+
+    def chunk(self, index: int) -> memoryview:
+        """Valid until the next call."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,101 +51,137 @@ class Limits:
     deadline_s: float = 30.0
 
 
-@dataclass
-class Partial:
-    """What has arrived so far. Hand it to the next ``fetch`` when a stream was cut."""
+class Blob:
+    """Bytes as goods, and what describes them."""
 
-    hashes: tuple[bytes, ...] = ()
-    data: bytearray = field(default_factory=bytearray)
-    done: int = 0
+    def __init__(self, content: bytes, describes: Mapping[str, Any] | None = None) -> None:
+        self.describes: Mapping[str, Any] = dict(describes or {})
+        self._view = memoryview(content)
+        self.nbytes = len(content)
+        self.hashes: Sequence[bytes] = [
+            blake3(self.chunk(i)).digest() for i in range(chunks_of(self.nbytes))
+        ]
 
-
-@dataclass(frozen=True)
-class Served:
-    """Something to give away: a small msgpack-able map that describes it, and its bytes.
-
-    ``hashes`` are computed once by ``prepare``, off the event loop, however many peers ask.
-    """
-
-    describes: bytes
-    blob: memoryview
-    hashes: tuple[bytes, ...]
-
-    @classmethod
-    async def prepare(
-        cls, describes: Mapping[str, Any], blob: bytes | bytearray | memoryview
-    ) -> Served:
-        """``blob`` is not copied and must not change while it is served."""
-        view = memoryview(blob).cast("B")
-        hashes = await asyncio.to_thread(_hashes, view)
-        return cls(msgpack.packb(dict(describes)), view, hashes)
+    def chunk(self, index: int) -> memoryview:
+        return self._view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
 
-async def serve_blob(stream: FrameStream, get: Get, served: Served, deadline_s: float) -> None:
-    """Answer one ``Get``: the manifest, then every chunk from ``get.first`` on.
-
-    Returns when the asker says that it has all. Raises LinkError when it goes away before.
-    """
-    manifest = Manifest(nbytes=len(served.blob), chunks=served.hashes, describes=served.describes)
-    await stream.send(manifest.frame(), deadline_s)
-    for start in range(get.first * CHUNK_BYTES, len(served.blob), CHUNK_BYTES):
-        chunk = served.blob[start : start + CHUNK_BYTES]
-        await stream.send(Frame(Kind.CHUNK, chunk), deadline_s)
-    Have.parse(await stream.receive(deadline_s))
+def chunks_of(nbytes: int) -> int:
+    return -(-nbytes // CHUNK_BYTES)
 
 
-async def fetch(
-    stream: FrameStream, get: Get, limits: Limits, partial: Partial | None = None
-) -> tuple[dict[str, Any], bytearray]:
-    """Ask for ``get.what``: (what describes it, its bytes), every chunk checked.
+async def give(
+    stream: FrameStream,
+    goods: Goods,
+    deadline_s: float,
+    pause: Callable[[int], Awaitable[None]] | None = None,
+) -> int:
+    """The manifest, then what is wanted, until the asker has enough. Returns the bytes given.
 
-    With ``partial`` the chunks that it holds are not asked for again; ``get.first`` is set
-    from it.
+    ``pause`` is awaited with the size of every chunk before it is sent.
 
     Raises:
-        LinkError: the stream ended or stalled; ``partial`` holds what came.
-        PayloadError: a wrong hash, a size above ``limits``, or other content than ``partial``.
+        LinkError: the asker went away within a chunk, or wanted nothing for ``deadline_s``.
+        MessageError: it wants what there is not.
     """
-    partial = partial if partial is not None else Partial()
-    await stream.send(get.model_copy(update={"first": partial.done}).frame(), limits.deadline_s)
-    manifest = Manifest.parse(await stream.receive(limits.deadline_s))
-    _accept(manifest, limits, partial)
-    while partial.done < len(partial.hashes):
+    manifest = Manifest(
+        nbytes=goods.nbytes,
+        chunks=tuple(goods.hashes),
+        describes=msgpack.packb(dict(goods.describes)),
+    )
+    await stream.send(manifest.frame(), deadline_s)
+    given = 0
+    while True:
+        try:
+            frame = await stream.receive(deadline_s)
+        except StreamCut:
+            return given
+        for index in Want.parse(frame).chunks:
+            if index >= len(goods.hashes):
+                raise MessageError(f"WANT: chunk {index} of {len(goods.hashes)}")
+            if pause is not None:
+                await pause(CHUNK_BYTES)
+            chunk = goods.chunk(index)
+            await stream.send(Frame(Kind.CHUNK, chunk), deadline_s)
+            given += len(chunk)
+    return given
+
+
+class Source:
+    """One donor's stream, as its asker sees it. Whoever opened the stream closes it."""
+
+    def __init__(self, stream: FrameStream, manifest: Manifest) -> None:
+        self._stream = stream
+        self.hashes = manifest.chunks
+        self.nbytes = manifest.nbytes
+        self.describes = _described(manifest)
+        self.wanted: deque[int] = deque()
+        """Asked for and not here yet, in the order in which they come."""
+
+    @classmethod
+    async def open(cls, stream: FrameStream, what: str, limits: Limits) -> Self:
+        """Ask what is given. The caller closes ``stream`` if this fails.
+
+        Raises:
+            DonorBusy: nothing now. LinkError: the stream ended or stalled.
+            PeerFault: the manifest cannot be, or offers more than ``limits``.
+        """
+        await stream.send(Get.model_validate({"what": what}).frame(), limits.deadline_s)
         frame = await stream.receive(limits.deadline_s)
-        _store(frame, partial)
-    describes = _described(manifest)
-    await _acknowledge(stream, partial.done)
-    return describes, partial.data
+        if frame.kind is Kind.BUSY:
+            busy = Busy.parse(frame)
+            raise DonorBusy(f"{stream.peer} is {busy.reason}", min(busy.retry_s, MAX_RETRY_S))
+        manifest = Manifest.parse(frame)
+        if manifest.nbytes > limits.max_bytes:
+            raise PayloadError(
+                f"{manifest.nbytes} bytes offered, at most {limits.max_bytes} wanted"
+            )
+        return cls(stream, manifest)
+
+    async def want(self, chunks: Sequence[int], deadline_s: float) -> None:
+        """Ask for more; does not wait for any."""
+        for start in range(0, len(chunks), MAX_WANTED):
+            some = tuple(chunks[start : start + MAX_WANTED])
+            await self._stream.send(Want(chunks=some).frame(), deadline_s)
+            self.wanted.extend(some)
+
+    async def receive(self, size: int, deadline_s: float) -> tuple[int, memoryview]:
+        """The next chunk that is wanted, unchecked but for its ``size``: its index and bytes."""
+        frame = await self._stream.receive(deadline_s)
+        index = self.wanted.popleft()
+        if frame.kind is not Kind.CHUNK or len(frame.body) != size:
+            raise PayloadError(f"chunk {index}: {frame.kind.name} of {len(frame.body)} bytes")
+        return index, memoryview(frame.body)
+
+    def check(self, index: int, body: memoryview) -> None:
+        """Raises PayloadError when these are other bytes than the manifest says."""
+        if blake3(body).digest() != self.hashes[index]:
+            raise PayloadError(f"chunk {index} does not match its hash")
 
 
-async def _acknowledge(stream: FrameStream, chunks: int) -> None:
-    """Everything is here: whether the donor still hears so changes nothing for us."""
-    with suppress(LinkError):
-        await stream.send(Have(round=chunks).frame(), _ACKNOWLEDGE_S)
-        await wait_closed(stream, _ACKNOWLEDGE_S)
+async def fetch_blob(
+    transport: Transport, peer: str, topic: str, what: str, limits: Limits
+) -> tuple[dict[str, Any], bytearray]:
+    """All that one peer gives: (what describes it, its bytes), every chunk checked.
 
-
-def _accept(manifest: Manifest, limits: Limits, partial: Partial) -> None:
-    if manifest.nbytes > limits.max_bytes:
-        raise PayloadError(f"{manifest.nbytes} bytes offered, at most {limits.max_bytes} wanted")
-    if len(manifest.chunks) != -(-manifest.nbytes // CHUNK_BYTES):
-        raise PayloadError("the manifest's sizes do not fit together")
-    if partial.done == 0:
-        partial.hashes, partial.data = manifest.chunks, bytearray(manifest.nbytes)
-    elif (manifest.chunks, manifest.nbytes) != (partial.hashes, len(partial.data)):
-        partial.done = 0
-        raise PayloadError("the donor now serves something else: begin anew")
-
-
-def _store(frame: Frame, partial: Partial) -> None:
-    start = partial.done * CHUNK_BYTES
-    expected = min(CHUNK_BYTES, len(partial.data) - start)
-    if frame.kind is not Kind.CHUNK or len(frame.body) != expected:
-        raise PayloadError(f"chunk {partial.done}: {frame.kind.name} of {len(frame.body)} bytes")
-    if blake3(frame.body).digest() != partial.hashes[partial.done]:
-        raise PayloadError(f"chunk {partial.done} does not match its hash")
-    partial.data[start : start + expected] = frame.body
-    partial.done += 1
+    Raises:
+        LinkError: nobody there, busy, cut or stalled. PeerFault: a wrong hash or size.
+    """
+    stream = await transport.open(peer, topic, limits.deadline_s)
+    try:
+        source = await Source.open(stream, what, limits)
+        if len(source.hashes) != chunks_of(source.nbytes):
+            raise PayloadError("the manifest's sizes do not fit together")
+        content = bytearray()
+        await source.want(range(len(source.hashes)), limits.deadline_s)
+        while source.wanted:
+            size = min(CHUNK_BYTES, source.nbytes - len(content))
+            index, body = await source.receive(size, limits.deadline_s)
+            await asyncio.to_thread(source.check, index, body)
+            content += body
+        return source.describes, content
+    finally:
+        await stream.close()
 
 
 def _described(manifest: Manifest) -> dict[str, Any]:
@@ -142,8 +192,3 @@ def _described(manifest: Manifest) -> dict[str, Any]:
     if not isinstance(describes, dict):
         raise MessageError("MANIFEST: its description is no map")
     return describes
-
-
-def _hashes(view: memoryview) -> tuple[bytes, ...]:
-    starts = range(0, len(view), CHUNK_BYTES)
-    return tuple(blake3(view[start : start + CHUNK_BYTES]).digest() for start in starts)

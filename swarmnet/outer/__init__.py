@@ -75,6 +75,10 @@ class Outer(Protocol):
         """Take a correction into the own state; theta's displacement is ``correction`` itself."""
         ...
 
+    def rest(self, theta: Tensor) -> None:
+        """Move ``theta`` (P,) to the slow weights: no displacement is left to be counted."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """The state itself, each (P,), for whoever copies it between two steps."""
         ...

@@ -62,6 +62,9 @@ class Average:
     def settle(self, correction: Tensor) -> None:
         pass
 
+    def rest(self, theta: Tensor) -> None:
+        pass
+
     def tensors(self) -> dict[str, Tensor]:
         return {}
 

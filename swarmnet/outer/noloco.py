@@ -119,6 +119,10 @@ class NoLoCo:
         if self.config.alpha < HIGH_MOMENTUM:
             delta.add_(correction)
 
+    def rest(self, theta: Tensor) -> None:
+        phi, _ = self._state()
+        theta.copy_(phi)
+
     def tensors(self) -> dict[str, Tensor]:
         phi, delta = self._state()
         return {"phi": phi, "delta": delta}

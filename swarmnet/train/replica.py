@@ -196,6 +196,12 @@ class Replica:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise PayloadError("the state holds values that are not finite")
 
+    @torch.no_grad()
+    def begin_anew(self) -> None:
+        """After another's state was loaded: what that one did since its last meeting is for it to
+        tell, and would count twice."""
+        self.rules.outer.rest(self.theta)
+
     @property
     def met(self) -> bool:
         """Whether any partner was ever met: before that there is no outer step."""

@@ -46,6 +46,8 @@ class Kind(IntEnum):
     GET = 32
     MANIFEST = 33
     CHUNK = 34
+    WANT = 35
+    BUSY = 36
     CALL = 48
     JOIN = 49
     ROSTER = 50
@@ -89,6 +91,8 @@ BOUNDS: dict[Kind, int] = {
     Kind.GET: _SMALL,
     Kind.MANIFEST: 8 * 1024 * 1024,
     Kind.CHUNK: CHUNK_BYTES,
+    Kind.WANT: _SMALL,
+    Kind.BUSY: _SMALL,
     Kind.CALL: _SMALL,
     Kind.JOIN: _SMALL,
     Kind.ROSTER: _SMALL,

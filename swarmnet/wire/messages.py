@@ -366,20 +366,38 @@ class Tally(Message):
 
 
 class Get(Message):
-    """Asks for something that is served in hashed chunks; ``first`` resumes an earlier try."""
+    """What do you give? The answer is MANIFEST, or BUSY."""
 
     kind = Kind.GET
     what: Literal["run", "state", "weights"]
-    first: Count = 0
 
 
 class Manifest(Message):
-    """What is served: sizes, one hash per chunk, and a small map that describes the content."""
+    """What is given: its size, one hash per chunk, and a small map that describes the content."""
 
     kind = Kind.MANIFEST
     nbytes: Count
     chunks: tuple[Annotated[bytes, Field(min_length=32, max_length=32)], ...]
     describes: Annotated[bytes, Field(max_length=256 * 1024)]
+
+
+MAX_WANTED = 64
+"""Chunks that one word may ask for."""
+
+
+class Want(Message):
+    """Send these chunks, in this order."""
+
+    kind = Kind.WANT
+    chunks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_WANTED)]
+
+
+class Busy(Message):
+    """Nothing now; ask again after ``retry_s``. ``syncing``: I have no sound state myself."""
+
+    kind = Kind.BUSY
+    reason: Literal["busy", "syncing"]
+    retry_s: Seconds
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Hashed chunks over real streams: whole, resumed, refused."""
+"""Hashed chunks over real streams: whole, in the order asked for, refused."""
 
 import asyncio
 import random
@@ -6,111 +6,138 @@ import random
 import msgpack
 import pytest
 from blake3 import blake3
-from support import nodes
+from support import nodes, until
 
-from swarmnet.errors import LinkError, PayloadError, PeerFault
-from swarmnet.net.transfer import Limits, Partial, Served, fetch, serve_blob
+from swarmnet.errors import DonorBusy, LinkError, MessageError, PayloadError, PeerFault, StreamCut
+from swarmnet.net.transfer import Blob, Limits, Source, fetch_blob, give
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.frame import CHUNK_BYTES
-from swarmnet.wire.messages import Get, Manifest
+from swarmnet.wire.messages import Busy, Get, Manifest, Want
 
 BLOB = random.Random(3).randbytes(5 * CHUNK_BYTES + 123)
 DESCRIBES = {"step": 7, "name": "state"}
-GET = Get(what="state")
 LIMITS = Limits(max_bytes=len(BLOB), deadline_s=5.0)
 
 
-def run(handler, asker):
-    """``handler`` serves on one node, ``asker(open)`` asks from another; what it returns."""
+def run(folder, handler, asker):
+    """``handler`` serves on one node, ``asker(node, peer)`` asks from another; what it returns."""
 
-    async def main(folder):
+    async def main():
         async with nodes(folder, 2) as (donor, joiner):
             await donor.serve("state", handler)
-            return await asker(lambda: joiner.open(donor.me, "state", 5.0))
+            return await asker(joiner, donor.me)
 
-    return main
+    return asyncio.run(main())
 
 
 async def serve(stream):
-    get = Get.parse(await stream.receive(5.0))
-    await serve_blob(stream, get, await Served.prepare(DESCRIBES, BLOB), 5.0)
+    Get.parse(await stream.receive(5.0))
+    await give(stream, Blob(BLOB, DESCRIBES), 5.0)
 
 
-async def ask_once(open_stream, limits=LIMITS, partial=None):
-    stream = await open_stream()
-    try:
-        return await fetch(stream, GET, limits, partial)
-    finally:
-        await stream.close()
+async def ask(node, peer, limits=LIMITS):
+    return await fetch_blob(node, peer, "state", "state", limits)
 
 
-def test_it_arrives_whole_and_the_donor_knows(tmp_path):
-    finished = []
+def test_it_arrives_whole_and_the_donor_knows_how_much_it_gave(tmp_path):
+    given = []
 
     async def handler(stream):
-        await serve(stream)
-        finished.append(stream.peer)
+        Get.parse(await stream.receive(5.0))
+        given.append(await give(stream, Blob(BLOB, DESCRIBES), 5.0))
 
-    describes, data = asyncio.run(run(handler, ask_once)(tmp_path))
-    assert describes == DESCRIBES
-    assert data == BLOB
-    assert len(finished) == 1
+    async def asker(node, peer):
+        result = await ask(node, peer)
+        await until(lambda: given)
+        return result
+
+    assert run(tmp_path, handler, asker) == (DESCRIBES, BLOB)
+    assert given == [len(BLOB)]
 
 
 def test_nothing_is_a_blob_too(tmp_path):
     async def handler(stream):
-        get = Get.parse(await stream.receive(5.0))
-        await serve_blob(stream, get, await Served.prepare({}, b""), 5.0)
+        Get.parse(await stream.receive(5.0))
+        await give(stream, Blob(b""), 5.0)
 
-    assert asyncio.run(run(handler, ask_once)(tmp_path)) == ({}, bytearray())
+    assert run(tmp_path, handler, ask) == ({}, bytearray())
 
 
-def test_a_cut_transfer_goes_on_where_it_was(tmp_path):
-    firsts = []
+def test_chunks_come_in_the_order_in_which_they_are_wanted(tmp_path):
+    async def asker(node, peer):
+        stream = await node.open(peer, "state", 5.0)
+        source = await Source.open(stream, "state", LIMITS)
+        await source.want([4, 0], 5.0)
+        await source.want([5], 5.0)
+        chunks = []
+        for size in (CHUNK_BYTES, CHUNK_BYTES, 123):
+            index, body = await source.receive(size, 5.0)
+            source.check(index, body)
+            chunks.append((index, bytes(body)))
+        await stream.close()
+        return chunks
+
+    chunks = run(tmp_path, serve, asker)
+    assert [index for index, _ in chunks] == [4, 0, 5]
+    assert all(body == BLOB[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES] for i, body in chunks)
+
+
+def test_every_chunk_waits_for_the_pace_of_its_giver(tmp_path):
+    waited = []
+
+    async def pause(nbytes):
+        waited.append(nbytes)
 
     async def handler(stream):
-        get = Get.parse(await stream.receive(5.0))
-        firsts.append(get.first)
-        served = await Served.prepare(DESCRIBES, BLOB)
-        if len(firsts) == 1:
-            manifest = Manifest(nbytes=len(BLOB), chunks=served.hashes, describes=served.describes)
-            await stream.send(manifest.frame(), 5.0)
-            for index in range(3):
-                chunk = BLOB[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
-                await stream.send(Frame(Kind.CHUNK, chunk), 5.0)
+        Get.parse(await stream.receive(5.0))
+        await give(stream, Blob(BLOB), 5.0, pause)
+
+    run(tmp_path, handler, ask)
+    assert waited == [CHUNK_BYTES] * 6
+
+
+def test_who_wants_what_there_is_not_gets_nothing(tmp_path):
+    faults = []
+
+    async def handler(stream):
+        try:
+            await serve(stream)
+        except MessageError as error:
+            faults.append(str(error))
+            raise
+
+    async def asker(node, peer):
+        stream = await node.open(peer, "state", 5.0)
+        await Source.open(stream, "state", LIMITS)
+        await stream.send(Want(chunks=(6,)).frame(), 5.0)
+        with pytest.raises(StreamCut):
             await stream.receive(5.0)
-        else:
-            await serve_blob(stream, get, served, 5.0)
+        await stream.close()
 
-    async def asker(open_stream):
-        partial = Partial()
-        with pytest.raises(LinkError):
-            await ask_once(open_stream, Limits(len(BLOB), deadline_s=1.0), partial)
-        assert partial.done == 3
-        return await ask_once(open_stream, partial=partial)
-
-    describes, data = asyncio.run(run(handler, asker)(tmp_path))
-    assert firsts == [0, 3]
-    assert describes == DESCRIBES
-    assert data == BLOB
+    run(tmp_path, handler, asker)
+    assert faults == ["WANT: chunk 6 of 6"]
 
 
-def test_a_donor_that_moved_on_is_asked_anew(tmp_path):
-    async def asker(open_stream):
-        partial = Partial(hashes=(b"\0" * 32,), data=bytearray(CHUNK_BYTES), done=1)
-        with pytest.raises(PayloadError, match="begin anew"):
-            await ask_once(open_stream, partial=partial)
-        return await ask_once(open_stream, partial=partial)
+def test_a_busy_donor_says_when_to_come_back(tmp_path):
+    async def handler(stream):
+        await stream.receive(5.0)
+        await stream.send(Busy(reason="busy", retry_s=1e6).frame(), 5.0)
+        await stream.receive(5.0)
 
-    assert asyncio.run(run(serve, asker)(tmp_path))[1] == BLOB
+    async def asker(node, peer):
+        with pytest.raises(DonorBusy, match="is busy") as caught:
+            await ask(node, peer)
+        return caught.value.retry_s
+
+    assert run(tmp_path, handler, asker) == 60.0
 
 
-def test_more_than_wanted_is_refused_before_a_chunk_is_read(tmp_path):
-    async def asker(open_stream):
+def test_more_than_wanted_is_refused_before_a_chunk_is_asked_for(tmp_path):
+    async def asker(node, peer):
         with pytest.raises(PayloadError, match="at most"):
-            await ask_once(open_stream, Limits(max_bytes=len(BLOB) - 1, deadline_s=5.0))
+            await ask(node, peer, Limits(max_bytes=len(BLOB) - 1, deadline_s=5.0))
 
-    asyncio.run(run(serve, asker)(tmp_path))
+    run(tmp_path, serve, asker)
 
 
 def lying(manifest, *chunks):
@@ -119,6 +146,7 @@ def lying(manifest, *chunks):
         await stream.send(manifest.frame(), 5.0)
         for chunk in chunks:
             await stream.send(Frame(Kind.CHUNK, chunk), 5.0)
+        await stream.receive(5.0)
         await stream.receive(5.0)
 
     return handler
@@ -140,26 +168,25 @@ def manifest_of(content, nbytes, describes=b"\x80"):
     ids=["hash", "short", "long", "few-hashes", "many-hashes"],
 )
 def test_what_does_not_match_the_manifest_is_the_donors_fault(tmp_path, handler, message):
-    async def asker(open_stream):
+    async def asker(node, peer):
         with pytest.raises(PayloadError, match=message):
-            await ask_once(open_stream)
+            await ask(node, peer)
 
-    asyncio.run(run(handler, asker)(tmp_path))
+    run(tmp_path, handler, asker)
 
 
 @pytest.mark.parametrize("describes", [b"", b"\xc1", msgpack.packb([1]), b"\x81"])
 def test_a_description_that_is_no_map_is_the_donors_fault(tmp_path, describes):
-    async def asker(open_stream):
+    async def asker(node, peer):
         with pytest.raises(PeerFault, match="description"):
-            await ask_once(open_stream)
+            await ask(node, peer)
 
-    handler = lying(manifest_of(b"good", 4, describes), b"good")
-    asyncio.run(run(handler, asker)(tmp_path))
+    run(tmp_path, lying(manifest_of(b"good", 4, describes), b"good"), asker)
 
 
 def test_a_donor_that_stalls_is_a_link_error(tmp_path):
-    async def asker(open_stream):
+    async def asker(node, peer):
         with pytest.raises(LinkError):
-            await ask_once(open_stream, Limits(max_bytes=100, deadline_s=0.3))
+            await ask(node, peer, Limits(max_bytes=100, deadline_s=0.3))
 
-    asyncio.run(run(lying(manifest_of(b"good", 4)), asker)(tmp_path))
+    run(tmp_path, lying(manifest_of(b"good", 4)), asker)

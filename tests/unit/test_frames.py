@@ -26,6 +26,7 @@ from swarmnet.wire.messages import (
     Accept,
     Ask,
     Beat,
+    Busy,
     Call,
     Commit,
     Decide,
@@ -49,6 +50,7 @@ from swarmnet.wire.messages import (
     Rumour,
     Tally,
     Tell,
+    Want,
     Welcome,
     Word,
 )
@@ -109,10 +111,12 @@ MESSAGES = (
     Fates(stage=1, step=9, samples=(5, 6), fates=("committed", "void")),
     Forget(samples=(5, 6)),
     Inquire(samples=(5,), let_go=True),
-    Get(what="state", first=2),
+    Get(what="state"),
     Dial(port=4001),
     Dialed(seen="2001:db8::7", reached=True),
     Manifest(nbytes=5, chunks=(b"\1" * 32,), describes=b"\x80"),
+    Want(chunks=(0, 7)),
+    Busy(reason="busy", retry_s=1.5),
 )
 
 
