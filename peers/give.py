@@ -80,7 +80,7 @@ class Giver:
     async def _give_state(self, stream: FrameStream, *, weights_only: bool) -> None:
         self._takers += 1
         try:
-            shown = await self._shelf.take()
+            shown = await self._shelf.take(self._state())
             try:
                 await self._give_copy(stream, shown, weights_only)
             finally:

@@ -26,9 +26,10 @@ HASH_COST = 0.15
 
 
 class Shown:
-    """One copy of the state. ``hashes`` cover ``parcel``'s columns; they stay while it stands."""
+    """One copy of the state, made while the peer was ``doing`` what its word then was."""
 
-    def __init__(self, portrait: Portrait) -> None:
+    def __init__(self, portrait: Portrait, doing: str) -> None:
+        self.doing = doing
         self.facts = portrait.facts
         self.tensors = portrait.tensors
         self.made_at = time.monotonic()
@@ -91,15 +92,18 @@ class Shelf:
         self._copies: list[Shown] = []
         self._lock = asyncio.Lock()
 
-    async def take(self) -> Shown:
+    async def take(self, doing: str) -> Shown:
         """A copy to give away; say ``back`` afterwards.
+
+        ``doing``: this peer's state in its own word. What was copied in another is no copy any
+        more: the end of a run moves the weights without a step.
 
         Raises:
             DonorBusy: as many copies as may be are under way. DeadlinePassed: no step ended.
         """
         async with self._lock:
             self.tidy()
-            shown = self._fresh() or await self._paint()
+            shown = self._fresh(doing) or await self._paint(doing)
             shown.takers += 1
             return shown
 
@@ -113,13 +117,14 @@ class Shelf:
         now = time.monotonic()
         self._copies = [c for c in self._copies if c.takers or now - c.left_at < HOLD_S]
 
-    def _fresh(self) -> Shown | None:
+    def _fresh(self, doing: str) -> Shown | None:
         fresh_s = max(self._fresh_s, self._easel.painted_s / PAINT_SHARE)
-        newest = max(self._copies, key=lambda copy: copy.made_at, default=None)
+        alike = (copy for copy in self._copies if copy.doing == doing)
+        newest = max(alike, key=lambda copy: copy.made_at, default=None)
         stands = newest is not None and time.monotonic() - newest.made_at <= fresh_s
         return newest if stands else None
 
-    async def _paint(self) -> Shown:
+    async def _paint(self, doing: str) -> Shown:
         unused = [copy for copy in self._copies if not copy.takers]
         for copy in unused:
             self._copies.remove(copy)
@@ -130,6 +135,6 @@ class Shelf:
                 portrait = await asyncio.wrap_future(self._easel.want())
         except TimeoutError:
             raise DeadlinePassed("no step ended in time for a copy of the state") from None
-        shown = Shown(portrait)
+        shown = Shown(portrait, doing)
         self._copies.append(shown)
         return shown
