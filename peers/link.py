@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from peers.give import TOPIC as GIVE_TOPIC
 from peers.give import ask
 from peers.progress import Progress
-from peers.station import Station
+from peers.station import Pause, Station
 from peers.storm.weathered import WeatheredNode
 from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
@@ -43,6 +43,7 @@ class Link:
     membership: Membership
     phonebook: Phonebook
     progress: Progress
+    pause: Pause
     _refresher: asyncio.Task[None]
 
     @classmethod
@@ -65,10 +66,16 @@ class Link:
         await phonebook.start()
         progress.refresh()
         refresher = asyncio.create_task(_refresh(progress))
-        return cls(node, run, membership, phonebook, progress, refresher)
+        return cls(node, run, membership, phonebook, progress, station.pause, refresher)
 
     async def give(self, handler: Handler) -> None:
         await self.node.serve(GIVE_TOPIC, handler)
+
+    def rests(self, progress: float) -> bool:
+        """Whether this peer stands still: by the owner's order, or by its own wish while the run
+        goes on."""
+        order = self.phonebook.order
+        return order == "pause" or (bool(self.pause) and progress < 1 and order != "end")
 
     def workers(self, states: tuple[str, ...] = WORKING) -> list[str]:
         """Live workers in one of ``states``, without bootstraps and visitors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import signal
 import threading
 import time
@@ -21,6 +22,8 @@ from swarmnet.net.thread import NetThread
 
 ResultT = TypeVar("ResultT")
 LISTEN_S = 0.1
+LAST_S = 1.0
+"""Of the time for leaving: kept back for records, checkpoint and the daemon's end."""
 POLL_S = 0.05
 
 
@@ -30,10 +33,12 @@ class Stop:
     def __init__(self) -> None:
         self._event = threading.Event()
         self.reason = ""
+        self.at = math.inf
+        """When it was set, in monotonic seconds."""
 
     def set(self, reason: str) -> None:
         if not self._event.is_set():
-            self.reason = reason
+            self.reason, self.at = reason, time.monotonic()
             self._event.set()
 
     def __bool__(self) -> bool:
@@ -43,13 +48,34 @@ class Stop:
         return self._event.wait(seconds)
 
     def on_signals(self) -> None:
-        """SIGTERM and Ctrl-C ask to leave; a second one is left to the system."""
+        """SIGTERM and Ctrl-C ask to leave; a second one, of either kind, is left to the system."""
+        asks = (signal.SIGTERM, signal.SIGINT)
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.set(signal.Signals(number).name)
-            signal.signal(number, signal.SIG_DFL)
+            for each in asks:
+                signal.signal(each, signal.SIG_DFL)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in asks:
+            signal.signal(number, handler)
+
+
+class Pause:
+    """This machine's own wish to stand still for a while, beside the owner's order to the run."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __bool__(self) -> bool:
+        return self.wanted
+
+    def on_signals(self) -> None:
+        """SIGUSR1 pauses, SIGUSR2 goes on."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            self.wanted = number == signal.SIGUSR1
+
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, handler)
 
 
@@ -72,6 +98,7 @@ class Station:
     identity: Identity
     log: EventLog
     net: NetThread
+    pause: Pause = field(default_factory=Pause)
     incarnation: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -106,14 +133,27 @@ class Station:
             log=self.log.named(name),
         )
 
-    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    def on_signals(self) -> None:
+        """In the main thread of a process that has one station."""
+        self.stop.on_signals()
+        self.pause.on_signals()
+
+    def left_s(self) -> float:
+        """Of the time for leaving, once told to leave."""
+        return self.stop.at + self.peer.leave_s - time.monotonic()
+
+    def run(
+        self, work: Coroutine[Any, Any, ResultT], winds_down: Callable[[], bool] = lambda: False
+    ) -> ResultT:
         """The result of ``work`` in the network thread, given up as soon as we are told to leave.
+
+        ``winds_down``: whether ``work`` hears of that by itself, and is about to end in good order.
 
         Raises:
             StopRequested: told to leave; ``work`` was cancelled. Whatever ``work`` raises.
         """
         future = self.net.submit(work)
-        while not self.stop:
+        while not self.stop or (winds_down() and self.left_s() > LAST_S):
             try:
                 return future.result(timeout=LISTEN_S)
             except concurrent.futures.TimeoutError:

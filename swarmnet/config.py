@@ -214,6 +214,9 @@ class PeerConfig(Section):
         120.0, gt=0, description="how long to look for the state of a run that has begun"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
+    leave_s: float = Field(
+        5.0, ge=2, le=3600, description="how long leaving may take: work is handed over until then"
+    )
     at_once: int = Field(
         0, ge=0, le=64, description="microbatches a stage computes at once; 0: 4 on a GPU, else 1"
     )
