@@ -283,7 +283,7 @@ def _station(out: Path | None, name: str, settings: PeerConfig) -> Station:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"{name}-{stamp}-{os.getpid()}"
     station = Station.open(folder, folder.name, settings)
-    station.on_signals()
+    station.listen()
     return station
 
 

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from peers.give import TOPIC as GIVE_TOPIC
 from peers.give import ask
 from peers.progress import Progress
-from peers.station import Pause, Station
+from peers.station import Station
+from peers.stop import Pause
 from peers.storm.weathered import WeatheredNode
 from swarmnet.config import MAX_RUN_FILE_BYTES, RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
@@ -23,6 +25,9 @@ from swarmnet.net.node import Node, NodeOptions
 from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 from swarmnet.sharing import Span
 from swarmnet.wire.invite import Invite, peer_of
+
+if TYPE_CHECKING:
+    from peers.status.server import Page
 
 REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
@@ -205,12 +210,23 @@ class Newcomer:
         Raises:
             UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
         """
-        station = self.station
+        station, page = self.station, None
+        if station.peer.status:
+            page = self._page(status)
         node = station.run(start_node(station, self.invite))
         try:
             run = station.run(learn_run(station, node, self.invite, self.given))
             prepare(run)
-            return station.run(Link.join(station, node, run, self.invite.owner, status))
+            link = station.run(Link.join(station, node, run, self.invite.owner, status))
         except BaseException:
             station.net.run(node.close())
             raise
+        if page is not None:
+            page.facts.link = link
+        return link
+
+    def _page(self, status: Callable[[], Status]) -> Page:
+        """It shows from the first moment how far this process has come, and ends with it."""
+        from peers.status.server import Page
+
+        return self.station.run(Page(self.station, status).open())

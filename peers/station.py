@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
-from swarmnet.config import PeerConfig
+from peers.preemption import watch
+from peers.stop import Pause, Stop
+from swarmnet.config import PeerConfig, next_address
 from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import EventLog
 from swarmnet.net.identity import Identity, load_or_create
@@ -25,58 +23,6 @@ LISTEN_S = 0.1
 LAST_S = 1.0
 """Of the time for leaving: kept back for records, checkpoint and the daemon's end."""
 POLL_S = 0.05
-
-
-class Stop:
-    """Set once, by a signal or by the process itself; everybody who waits looks here."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.reason = ""
-        self.at = math.inf
-        """When it was set, in monotonic seconds."""
-
-    def set(self, reason: str) -> None:
-        if not self._event.is_set():
-            self.reason, self.at = reason, time.monotonic()
-            self._event.set()
-
-    def __bool__(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        return self._event.wait(seconds)
-
-    def on_signals(self) -> None:
-        """SIGTERM and Ctrl-C ask to leave; a second one, of either kind, is left to the system."""
-        asks = (signal.SIGTERM, signal.SIGINT)
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            self.set(signal.Signals(number).name)
-            for each in asks:
-                signal.signal(each, signal.SIG_DFL)
-
-        for number in asks:
-            signal.signal(number, handler)
-
-
-class Pause:
-    """This machine's own wish to stand still for a while, beside the owner's order to the run."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    def __bool__(self) -> bool:
-        return self.wanted
-
-    def on_signals(self) -> None:
-        """SIGUSR1 pauses, SIGUSR2 goes on."""
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            self.wanted = number == signal.SIGUSR1
-
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, handler)
 
 
 async def until(ready: Callable[[], bool], deadline: float) -> None:
@@ -120,6 +66,7 @@ class Station:
         name, peer = f"{self.name}-{part}", self.peer
         out = self.out / f"part-{part}"
         port = peer.port + part if peer.port else 0
+        status = next_address(peer.status, part)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -128,15 +75,17 @@ class Station:
             self,
             out=out,
             name=name,
-            peer=peer.model_copy(update={"port": port}),
+            peer=peer.model_copy(update={"port": port, "status": status}),
             identity=load_or_create(out / "identity.key"),
             log=self.log.named(name),
         )
 
-    def on_signals(self) -> None:
-        """In the main thread of a process that has one station."""
+    def listen(self) -> None:
+        """To signals and notices; in the main thread of a process that has one station."""
         self.stop.on_signals()
         self.pause.on_signals()
+        if self.peer.notice is not None:
+            watch(self.peer.notice.build("notice"), self.peer.notice_s, self.stop)
 
     def left_s(self) -> float:
         """Of the time for leaving, once told to leave."""
