@@ -172,6 +172,11 @@ class Gossip:
         return not engaged and self.circle.free
 
     @property
+    def retired(self) -> bool:
+        """It meets nobody ever after."""
+        return self.stance == "leaving"
+
+    @property
     def can_offer(self) -> bool:
         """Free, and the training thread left a snapshot."""
         return self.free and self._desk.has_snapshot()
