@@ -291,14 +291,18 @@ def _closing_line(out: Path) -> str:
     from swarmnet.events import read_events
 
     events = list(read_events(out / "events.jsonl"))
-    last = [e for e in events if e["event"] == "peer_finished"]
+    starts = [number for number, event in enumerate(events) if event["event"] == "peer_started"]
+    life = events[starts[-1] :] if starts else events
+    last = [event for event in life if event["event"] == "peer_finished"]
     if not last:
         return f"nothing done; {out}"
-    done, roles = last[-1], [e["role"] for e in events if e["event"] == "peer_started"]
+    done, role = last[-1], life[0].get("role")
     gave = f"{done['bytes_sent'] / 1e6:.1f} MB given; {out}"
-    if roles[-1:] == ["trainer"]:
+    for farewell in (event for event in life if event["event"] == "farewell" and event["to"]):
+        gave = f"the last window went to {farewell['to'][-6:]}, {gave}"
+    if role == "trainer":
         return f"{done['steps']} samples begun, {done['ok']} in steps of all stages, {gave}"
-    if roles[-1:] == ["stage"]:
+    if role == "stage":
         return f"{done['steps']} steps, {gave}"
     return f"{done['steps']} steps, {done['ok']} exchanges, {gave}"
 

@@ -211,6 +211,7 @@ class Newcomer:
             UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
         """
         station, page = self.station, None
+        station.stop.at_once = True
         if station.peer.status:
             page = self._page(status)
         node = station.run(start_node(station, self.invite))
@@ -223,6 +224,7 @@ class Newcomer:
             raise
         if page is not None:
             page.facts.link = link
+        station.stop.at_once = False
         return link
 
     def _page(self, status: Callable[[], Status]) -> Page:

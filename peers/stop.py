@@ -8,6 +8,8 @@ import threading
 import time
 from types import FrameType
 
+from swarmnet.errors import StopRequested
+
 
 class Stop:
     """Set once, by a signal or by the process itself; everybody who waits looks here."""
@@ -17,6 +19,8 @@ class Stop:
         self.reason = ""
         self.at = math.inf
         """When it was set, in monotonic seconds."""
+        self.at_once = False
+        """There is nothing to hand over yet: a signal interrupts whatever the main thread does."""
 
     def set(self, reason: str) -> None:
         if not self._event.is_set():
@@ -30,13 +34,19 @@ class Stop:
         return self._event.wait(seconds)
 
     def on_signals(self) -> None:
-        """SIGTERM and Ctrl-C ask to leave; a second one, of either kind, is left to the system."""
+        """SIGTERM and Ctrl-C ask to leave; a second one, of either kind, is left to the system.
+
+        While ``at_once`` holds, the first one raises SystemExit in the main thread: to import, to
+        build a model or to reach the run may take longer than leaving may.
+        """
         asks = (signal.SIGTERM, signal.SIGINT)
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.set(signal.Signals(number).name)
             for each in asks:
                 signal.signal(each, signal.SIG_DFL)
+            if self.at_once:
+                raise SystemExit(StopRequested.exit_code)
 
         for number in asks:
             signal.signal(number, handler)

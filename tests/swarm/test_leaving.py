@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,19 @@ def test_a_leaver_hands_its_window_to_a_neighbour_and_the_others_go_on(
         herd.wait(lambda: all(herd.met(n) > met[n] for n in "ac"), "meetings of the others")
 
 
-def test_a_worker_rests_on_sigusr1_goes_on_with_sigusr2_and_leaves_from_its_rest(
+def press(herd: Herd, name: str, order: str) -> None:
+    """A button of the peer's own page."""
+    url = herd.of(name, "page_opened")[0]["url"] + order
+    request = urllib.request.Request(url, headers={"X-Swarmnet": "1"}, method="POST")
+    with urllib.request.urlopen(request, timeout=5.0) as answer:
+        assert answer.status == 204
+
+
+def test_a_worker_rests_and_goes_on_by_signals_and_by_its_page_and_leaves_from_its_rest(
     tmp_path: Path,
 ) -> None:
     with Herd(tmp_path, *ENDLESS) as herd:
-        workers = {name: herd.worker(name) for name in "ab"}
+        workers = {name: herd.worker(name, status="127.0.0.1:0") for name in "ab"}
         herd.wait_met(*workers, times=1)
         pid = workers["a"].pid
         os.kill(pid, signal.SIGUSR1)
@@ -60,10 +69,36 @@ def test_a_worker_rests_on_sigusr1_goes_on_with_sigusr2_and_leaves_from_its_rest
         steps = herd.steps("a")
         os.kill(pid, signal.SIGUSR2)
         herd.wait(lambda: herd.steps("a") > steps + 5, "steps after the rest")
-        os.kill(pid, signal.SIGUSR1)
+        press(herd, "a", "pause")
         herd.wait(rests, "second rest")
-        workers["a"].terminate()
+        steps = herd.steps("a")
+        press(herd, "a", "resume")
+        herd.wait(lambda: herd.steps("a") > steps + 5, "steps after the second rest")
+        press(herd, "a", "pause")
+        herd.wait(rests, "third rest")
+        press(herd, "a", "leave")
         herd.wait(lambda: not workers["a"].running, "exit")
         assert workers["a"].exit_code == 4
         herd.poll()
         assert herd.of("a", "farewell")[0]["outcome"] in ("given", "nothing")
+        assert herd.of("a", "peer_finished")[0]["reason"] == "left: the status page"
+
+
+def test_a_notice_is_an_order_to_leave_and_a_signal_while_joining_ends_at_once(
+    tmp_path: Path,
+) -> None:
+    with Herd(tmp_path, *ENDLESS) as herd:
+        path = tmp_path / "leave"
+        notice = {"name": "file", "path": str(path)}
+        workers = {name: herd.worker(name, notice=notice, notice_s=0.1) for name in "a"}
+        workers["b"] = herd.worker("b")
+        herd.wait(lambda: herd.of("b", "peer_started"), "start")
+        workers["b"].terminate()
+        herd.wait(lambda: not workers["b"].running, "exit while joining")
+        assert workers["b"].exit_code == 4
+        herd.wait(lambda: herd.of("a", "step"), "steps")
+        path.touch()
+        herd.wait(lambda: not workers["a"].running, "exit")
+        assert workers["a"].exit_code == 4
+        herd.poll()
+        assert herd.of("a", "peer_finished")[0]["reason"] == f"left: notice: {path} exists"
