@@ -94,10 +94,10 @@ class Gossip:
             refusal=self._inherits_not,
             heirs=self._heirs,
             number=self._next_round,
-            heard=self._heard_of,
             digest=self._digest,
             effort=self._effort,
             step=lambda: window.total_steps,
+            window=lambda: window.number,
             inherited=lambda peer, round_: self.settling.in_weights.append((peer, round_)),
         )
         self.farewells = Farewells(around, desk, subject.legacy, self.questions, farewell_doors)

@@ -36,6 +36,8 @@ ASK_S = 0.3
 FIRST_WORD = 0.4
 """The share of the time left that one neighbour may take to answer: others may be awake."""
 MAY_CHANGE_ITS_MIND = ("busy",)
+MOST_IN_A_WINDOW = 8
+"""Whoever says farewell without end, under many names, is listened to so often between meetings."""
 
 Outcome = Literal["given", "unsure", "nobody"]
 
@@ -63,12 +65,13 @@ class Doors:
     """Whom to ask, in this order."""
     number: Callable[[], int]
     """The next round of my own."""
-    heard: Callable[[str, Digest | None], None]
     digest: Callable[[], Digest]
     effort: Callable[[], int]
     """What a contribution of mine would weigh now."""
     step: Callable[[], int]
     """Inner steps that this peer has done."""
+    window: Callable[[], int]
+    """The number of my window."""
     inherited: Callable[[str, int], None]
     """This round of that peer is in the weights."""
 
@@ -117,6 +120,8 @@ class Farewells:
         self._decisions = questions.decisions
         self._doors = doors
         self._busy = False
+        self._heirlooms = (0, 0)
+        """The number of a window, and how many farewells were accepted in it."""
 
     # ---- as leaver --------------------------------------------------------------------------
 
@@ -239,10 +244,14 @@ class Farewells:
             return reason
         if (offer.layout, offer.nbytes) != (self._legacy.layout, self._legacy.nbytes):
             return "layout"
-        return "busy" if self._busy else None
+        number, accepted = self._heirlooms
+        full = number == self._doors.window() and accepted >= MOST_IN_A_WINDOW
+        return "busy" if self._busy or full else None
 
     async def _inherit(self, stream: FrameStream, offer: Offer) -> None:
-        peer, legacy = stream.peer, self._legacy
+        peer, legacy, window = stream.peer, self._legacy, self._doors.window()
+        number, accepted = self._heirlooms
+        self._heirlooms = (window, accepted + 1 if number == window else 1)
         effort = self._doors.effort()
         ends = list(accumulate(legacy.part_nbytes(part) for part in range(legacy.parts)))
         offload = None if legacy.quick else self._around.offload

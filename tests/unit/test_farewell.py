@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from swarmnet.errors import MessageError, PayloadError
+from swarmnet.exchange.farewell import MOST_IN_A_WINDOW
 from swarmnet.exchange.pair import End, Heir, Leaver
 from swarmnet.exchange.states import ENDS, HEIR, LEAVER, Event, State
 from swarmnet.sim import clock
@@ -229,6 +230,22 @@ def test_two_leavers_at_once_and_one_heir():
         await asyncio.sleep(3.0)
         assert len(inherited(swarm.peers[2])) == 2
         assert drift(swarm.peers) < LAW
+
+    clock.run(scenario())
+
+
+def test_between_two_meetings_a_peer_is_the_heir_of_so_many_and_no_more():
+    async def scenario():
+        swarm = await standing(n=MOST_IN_A_WINDOW + 3, h=1000)
+        *goers, last, heir = swarm.peers
+        for number, goer in enumerate(goers):
+            for other in swarm.peers:
+                if other is not heir:
+                    goer.membership.suspect(other.me, goer.clock(), 600.0)
+            said = await swarm.leave(number)
+            assert said.outcome == ("given" if number < MOST_IN_A_WINDOW else "nobody")
+        assert len(inherited(heir)) <= MOST_IN_A_WINDOW
+        assert not inherited(last)
 
     clock.run(scenario())
 
