@@ -207,7 +207,7 @@ class StagePeer:
                 )
             )
         self._change_state("left")
-        await self._write_checkpoint(side)
+        await self._write_checkpoint(side, wait=True)
 
     def _flushed(self, side: StageSide) -> bool:
         """No trainer waits for a sample any more, and nothing is held."""
