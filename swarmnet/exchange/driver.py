@@ -423,8 +423,11 @@ class Gossip:
         return "phase" if self.stance == "consensus" else self.stance
 
     def _heirs(self) -> list[str]:
-        now = self._around.clock()
-        return self.window.known_first(self._around.membership.alive(now, ("training",)))
+        """Suspects last: whoever leaves has nothing to lose by asking them too."""
+        now, members = self._around.clock(), self._around.membership
+        sound = members.alive(now, ("training",))
+        others = set(members.alive(now, ("training",), suspects=True)).difference(sound)
+        return self.window.known_first(sound) + sorted(others)
 
     def _effort(self) -> int:
         steps = self.window.work(self.window.total_steps)

@@ -9,6 +9,7 @@ is not sure asks the same question, and by being asked a round that was not deci
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ ASK_S = 0.3
 """Kept back for one question."""
 FIRST_WORD = 0.4
 """The share of the time left that one neighbour may take to answer: others may be awake."""
-MAY_CHANGE_ITS_MIND = ("busy",)
+LINK_RETRY_S = 0.5
+MAY_CHANGE_ITS_MIND = ("busy", "syncing")
+NOBODY = "nobody is there"
 MOST_IN_A_WINDOW = 8
 """Whoever says farewell without end, under many names, is listened to so often between meetings."""
 
@@ -132,13 +135,14 @@ class Farewells:
         """
         outgoing = Outgoing(self._legacy, snapshot, self._around.offload)
         not_before: dict[str, float] = {}
-        failed: dict[str, str] = {}
+        reasons: dict[str, str] = {}
+        unfit: set[str] = set()
         sent = 0
         while (now := self._around.clock()) < until:
-            heirs = [peer for peer in self._doors.heirs() if peer not in failed]
+            heirs = [peer for peer in self._doors.heirs() if peer not in unfit]
             if not heirs:
                 break
-            peer = min(heirs, key=lambda heir: not_before.get(heir, now))
+            peer = min(heirs, key=lambda heir: not_before.get(heir, -math.inf))
             if (wait_s := not_before.get(peer, now) - now) > 0:
                 await asyncio.sleep(min(wait_s, until - now))
                 continue
@@ -148,12 +152,15 @@ class Farewells:
             if outcome != "nobody":
                 gone_from_me = await self._around.offload(self._decoded, snapshot)
                 return Said(outcome, peer, sent, call.machine.reason, gone_from_me)
-            decline = call.machine.decline
-            if decline is not None and decline.reason in MAY_CHANGE_ITS_MIND:
-                not_before[peer] = self._around.clock() + max(decline.retry_s, RETRY_S)
+            decline, now = call.machine.decline, self._around.clock()
+            reasons[peer] = call.machine.reason
+            if decline is None:  # others first, and then once more: links come back
+                not_before[peer] = now + LINK_RETRY_S
+            elif decline.reason in MAY_CHANGE_ITS_MIND:
+                not_before[peer] = now + max(decline.retry_s, RETRY_S)
             else:
-                failed[peer] = call.machine.reason
-        return Said("nobody", "", sent, "; ".join(sorted(set(failed.values()))))
+                unfit.add(peer)
+        return Said("nobody", "", sent, "; ".join(sorted(set(reasons.values()))) or NOBODY)
 
     def _decoded(self, snapshot: Snapshot) -> Vector:
         """My own payload as everybody decodes it."""

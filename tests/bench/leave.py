@@ -43,7 +43,7 @@ def main() -> None:
 
 def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
     """Three workers at a time; the oldest leaves as soon as all have met."""
-    exits, outcomes, said_s, sizes = [], [], [], []
+    exits, outcomes, said_s, sizes, reasons = [], [], [], [], []
     with Herd(folder, *OVERRIDES) as herd:
         workers = {f"w{number}": herd.worker(f"w{number}") for number in range(3)}
         for number in range(3, 3 + leavers):
@@ -59,6 +59,7 @@ def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
             outcomes.append(farewell["outcome"])
             said_s.append(farewell["seconds"])
             sizes.append(farewell["bytes"])
+            reasons += [farewell["reason"]] if farewell["outcome"] == "nobody" else []
             workers[f"w{number}"] = herd.worker(f"w{number}")
     kept = [outcome in ("given", "nothing") for outcome in outcomes]
     return {
@@ -67,6 +68,7 @@ def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
         "farewell_s": {"median": statistics.median(said_s), "most": max(said_s)},
         "bytes_median": statistics.median(sizes),
         "outcomes": {each: outcomes.count(each) for each in sorted(set(outcomes))},
+        "reasons": reasons,
         "kept": sum(kept) / len(kept),
         "within_bound": sum(seconds <= BOUND_S for seconds in exits) / len(exits),
     }

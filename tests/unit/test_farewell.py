@@ -1,6 +1,7 @@
 """Farewells in virtual time: what a leaver has not shared goes to one neighbour, exactly once."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,16 +237,26 @@ def test_two_leavers_at_once_and_one_heir():
 
 def test_between_two_meetings_a_peer_is_the_heir_of_so_many_and_no_more():
     async def scenario():
-        swarm = await standing(n=MOST_IN_A_WINDOW + 3, h=1000)
-        *goers, last, heir = swarm.peers
+        swarm = await standing(n=MOST_IN_A_WINDOW + 2, h=1000)
+        *goers, heir = swarm.peers
         for number, goer in enumerate(goers):
-            for other in swarm.peers:
-                if other is not heir:
-                    goer.membership.suspect(other.me, goer.clock(), 600.0)
+            farewells = goer.gossip.farewells
+            farewells._doors = replace(farewells._doors, heirs=lambda: [heir.me])
             said = await swarm.leave(number)
             assert said.outcome == ("given" if number < MOST_IN_A_WINDOW else "nobody")
-        assert len(inherited(heir)) <= MOST_IN_A_WINDOW
-        assert not inherited(last)
+        assert said.reason == "busy"
+        await asyncio.sleep(3.0)
+        assert len(inherited(heir)) == MOST_IN_A_WINDOW
+
+
+def test_a_suspect_is_asked_when_nobody_else_is_left():
+    async def scenario():
+        swarm = await standing(n=2, h=100)
+        first, second = swarm.peers
+        first.membership.suspect(second.me, first.clock(), 600.0)
+        assert (await swarm.leave(0)).outcome == "given"
+
+    clock.run(scenario())
 
     clock.run(scenario())
 
