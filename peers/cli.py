@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -103,7 +103,7 @@ def peer(
     Example: [bold]swarmnet peer swarm1:... --set device=cpu --set threads=4[/]
     """
     from swarmnet.config import RunFile
-    from swarmnet.errors import ConfigError
+    from swarmnet.errors import ConfigError, StopRequested
     from swarmnet.wire.invite import Invite
 
     if role not in ROLES:
@@ -117,10 +117,13 @@ def peer(
     from peers.console import follow
     from peers.roles import enter
 
-    with follow(station.log, decoded.run):
-        code = enter(role, station, decoded, given, stage)
+    try:
+        with follow(station.log, decoded.run):
+            code = enter(role, station, decoded, given, stage)
+    except (StopRequested, SystemExit):  # before there was anything to leave behind
+        code = StopRequested.exit_code
     _say(_closing_line(station.out))
-    raise typer.Exit(code)
+    _end(code)
 
 
 @app.command()
@@ -312,6 +315,13 @@ def _say_notable(line: dict[str, Any]) -> None:
 
     if (said := notable(line)) is not None:
         err.print(said, markup=False, soft_wrap=True)
+
+
+def _end(code: int) -> NoReturn:
+    """All is closed and written; with torch loaded the interpreter's own end takes a second."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _say(text: str) -> None:
