@@ -8,10 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from swarmnet.exchange.states import ACCEPTOR, ENDS, OFFERER, Do, Event, Say, State, Table
+from swarmnet.exchange.states import (
+    ACCEPTOR,
+    ENDS,
+    HEIR,
+    LEAVER,
+    OFFERER,
+    Do,
+    Event,
+    Say,
+    State,
+    Table,
+)
 
 ROOT = Path(__file__).parents[1]
-SIDES = {"offerer": OFFERER, "acceptor": ACCEPTOR}
+SIDES = {"offerer": OFFERER, "acceptor": ACCEPTOR, "leaver": LEAVER, "heir": HEIR}
 
 WORDS = {
     Say.OFFER: "say OFFER",
@@ -37,6 +48,9 @@ AFTERWARDS = {
     ("offerer", State.FAILED): "the same snapshot is offered to the next candidate",
     ("offerer", State.PENDING): "own part now; the correction is kept and asked for once a window",
     ("acceptor", State.FAILED): "the round is `dropped` in the ledger; the snapshot is free again",
+    ("leaver", State.FAILED): "the next neighbour is asked",
+    ("leaver", State.PENDING): "asks once; without an answer it parts with its work all the same",
+    ("heir", State.FAILED): "the round is `dropped` in the ledger",
 }
 CUT = {
     (State.FAILED, State.FAILED): "nobody applies",

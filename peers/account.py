@@ -54,6 +54,10 @@ class Account:
             self._counts[COUNTED_AS[event.outcome]] += 1
         self._bytes += event.bytes_sent
 
+    def gave(self, nbytes: int) -> None:
+        """Beside meetings."""
+        self._bytes += nbytes
+
     def finished(self, reason: str, step: int) -> PeerFinished:
         """The last word of a worker that stands after ``step``."""
         return PeerFinished(

@@ -10,7 +10,7 @@ from typing import Any
 
 from peers.collect import FAULTS, Tail
 from peers.nursery import INVITE, RESULT, Child, Nursery
-from peers.station import Stop
+from peers.stop import Stop
 from peers.story import Record
 from swarmnet.errors import StopRequested, SwarmnetError
 from swarmnet.events import EventLog, FaultInjected

@@ -90,5 +90,5 @@ def solo_child(out: Path, raw: bytes, steps: int, settings: Mapping[str, Any]) -
 
 def _station(out: Path, settings: Mapping[str, Any]) -> Station:
     station = Station.open(out, out.name, PeerConfig.model_validate(settings))
-    station.stop.on_signals()
+    station.listen()
     return station

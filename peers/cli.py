@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -103,7 +103,7 @@ def peer(
     Example: [bold]swarmnet peer swarm1:... --set device=cpu --set threads=4[/]
     """
     from swarmnet.config import RunFile
-    from swarmnet.errors import ConfigError
+    from swarmnet.errors import ConfigError, StopRequested
     from swarmnet.wire.invite import Invite
 
     if role not in ROLES:
@@ -117,10 +117,13 @@ def peer(
     from peers.console import follow
     from peers.roles import enter
 
-    with follow(station.log, decoded.run):
-        code = enter(role, station, decoded, given, stage)
+    try:
+        with follow(station.log, decoded.run):
+            code = enter(role, station, decoded, given, stage)
+    except (StopRequested, SystemExit):  # before there was anything to leave behind
+        code = StopRequested.exit_code
     _say(_closing_line(station.out))
-    raise typer.Exit(code)
+    _end(code)
 
 
 @app.command()
@@ -283,7 +286,7 @@ def _station(out: Path | None, name: str, settings: PeerConfig) -> Station:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"{name}-{stamp}-{os.getpid()}"
     station = Station.open(folder, folder.name, settings)
-    station.stop.on_signals()
+    station.listen()
     return station
 
 
@@ -291,14 +294,18 @@ def _closing_line(out: Path) -> str:
     from swarmnet.events import read_events
 
     events = list(read_events(out / "events.jsonl"))
-    last = [e for e in events if e["event"] == "peer_finished"]
+    starts = [number for number, event in enumerate(events) if event["event"] == "peer_started"]
+    life = events[starts[-1] :] if starts else events
+    last = [event for event in life if event["event"] == "peer_finished"]
     if not last:
         return f"nothing done; {out}"
-    done, roles = last[-1], [e["role"] for e in events if e["event"] == "peer_started"]
+    done, role = last[-1], life[0].get("role")
     gave = f"{done['bytes_sent'] / 1e6:.1f} MB given; {out}"
-    if roles[-1:] == ["trainer"]:
+    for farewell in (event for event in life if event["event"] == "farewell" and event["to"]):
+        gave = f"the last window went to {farewell['to'][-6:]}, {gave}"
+    if role == "trainer":
         return f"{done['steps']} samples begun, {done['ok']} in steps of all stages, {gave}"
-    if roles[-1:] == ["stage"]:
+    if role == "stage":
         return f"{done['steps']} steps, {gave}"
     return f"{done['steps']} steps, {done['ok']} exchanges, {gave}"
 
@@ -308,6 +315,13 @@ def _say_notable(line: dict[str, Any]) -> None:
 
     if (said := notable(line)) is not None:
         err.print(said, markup=False, soft_wrap=True)
+
+
+def _end(code: int) -> NoReturn:
+    """All is closed and written; with torch loaded the interpreter's own end takes a second."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ from peers.collect import merge
 from peers.gain import speedup
 from peers.nursery import Child
 from peers.report import write_report
-from peers.station import Stop
+from peers.stop import Stop
 from peers.storm.lab import WEATHER, Lab
 from peers.storm.plan import StormConfig
 from peers.summary import Extra, summarise

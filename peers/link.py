@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from peers.give import TOPIC as GIVE_TOPIC
 from peers.progress import Progress
 from peers.station import Station
+from peers.stop import Pause
 from peers.storm.weathered import WeatheredNode
 from peers.take import take_run_file
 from swarmnet.config import RunFile, differing_keys, fingerprint
@@ -24,6 +26,9 @@ from swarmnet.net.node import Node, NodeOptions
 from swarmnet.net.phonebook import Phonebook, PhonebookOptions
 from swarmnet.sharing import Span
 from swarmnet.wire.invite import Invite, peer_of
+
+if TYPE_CHECKING:
+    from peers.status.server import Page
 
 REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
@@ -44,6 +49,7 @@ class Link:
     membership: Membership
     phonebook: Phonebook
     progress: Progress
+    pause: Pause
     _refresher: asyncio.Task[None]
 
     @classmethod
@@ -66,10 +72,16 @@ class Link:
         await phonebook.start()
         progress.refresh()
         refresher = asyncio.create_task(_refresh(progress))
-        return cls(node, run, membership, phonebook, progress, refresher)
+        return cls(node, run, membership, phonebook, progress, station.pause, refresher)
 
     async def give(self, handler: Handler) -> None:
         await self.node.serve(GIVE_TOPIC, handler)
+
+    def rests(self, progress: float) -> bool:
+        """Whether this peer stands still: by the owner's order, or by its own wish while the run
+        goes on."""
+        order = self.phonebook.order
+        return order == "pause" or (bool(self.pause) and progress < 1 and order != "end")
 
     def workers(self, states: tuple[str, ...] = WORKING) -> list[str]:
         """Live workers in one of ``states``, without bootstraps and visitors."""
@@ -198,7 +210,10 @@ class Newcomer:
         Raises:
             UnreachableError, RunMismatchError, StopRequested, or whatever ``prepare`` raises.
         """
-        station, times = self.station, [time.monotonic()]
+        station, times, page = self.station, [time.monotonic()], None
+        station.stop.at_once = True
+        if station.peer.status:
+            page = self._page(status)
         node = station.run(start_node(station, self.invite))
         times.append(time.monotonic())
         try:
@@ -209,7 +224,16 @@ class Newcomer:
             link = station.run(Link.join(station, node, run, self.invite.owner, status))
             times.append(time.monotonic())
             station.log.emit(RunEntered(*(after - before for before, after in pairwise(times))))
-            return link
         except BaseException:
             station.net.run(node.close())
             raise
+        if page is not None:
+            page.facts.link = link
+        station.stop.at_once = False
+        return link
+
+    def _page(self, status: Callable[[], Status]) -> Page:
+        """It shows from the first moment how far this process has come, and ends with it."""
+        from peers.status.server import Page
+
+        return self.station.run(Page(self.station, status).open())

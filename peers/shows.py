@@ -13,7 +13,7 @@ from peers.local import Wishes, prepare, prepare_pipeline
 from peers.pipeline.demo import PipelineDemo
 from peers.pipeline.summary import accounted
 from peers.pipeline.view import PipelineView
-from peers.station import Stop
+from peers.stop import Stop
 
 Shown = tuple[dict[str, Any], list[str]]
 """The summary of a run, and the lines that say it."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import signal
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
-from swarmnet.config import PeerConfig
+from peers.preemption import watch
+from peers.stop import Pause, Stop
+from swarmnet.config import PeerConfig, next_address
 from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import EventLog
 from swarmnet.net.identity import Identity, load_or_create
@@ -21,36 +20,9 @@ from swarmnet.net.thread import NetThread
 
 ResultT = TypeVar("ResultT")
 LISTEN_S = 0.1
+LAST_S = 1.0
+"""Of the time for leaving: kept back for records, checkpoint and the daemon's end."""
 POLL_S = 0.05
-
-
-class Stop:
-    """Set once, by a signal or by the process itself; everybody who waits looks here."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.reason = ""
-
-    def set(self, reason: str) -> None:
-        if not self._event.is_set():
-            self.reason = reason
-            self._event.set()
-
-    def __bool__(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        return self._event.wait(seconds)
-
-    def on_signals(self) -> None:
-        """SIGTERM and Ctrl-C ask to leave; a second one is left to the system."""
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            self.set(signal.Signals(number).name)
-            signal.signal(number, signal.SIG_DFL)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, handler)
 
 
 async def until(ready: Callable[[], bool], deadline: float) -> None:
@@ -72,6 +44,7 @@ class Station:
     identity: Identity
     log: EventLog
     net: NetThread
+    pause: Pause = field(default_factory=Pause)
     incarnation: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -93,6 +66,7 @@ class Station:
         name, peer = f"{self.name}-{part}", self.peer
         out = self.out / f"part-{part}"
         port = peer.port + part if peer.port else 0
+        status = next_address(peer.status, part)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,19 +75,34 @@ class Station:
             self,
             out=out,
             name=name,
-            peer=peer.model_copy(update={"port": port}),
+            peer=peer.model_copy(update={"port": port, "status": status}),
             identity=load_or_create(out / "identity.key"),
             log=self.log.named(name),
         )
 
-    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    def listen(self) -> None:
+        """To signals and notices; in the main thread of a process that has one station."""
+        self.stop.on_signals()
+        self.pause.on_signals()
+        if self.peer.notice is not None:
+            watch(self.peer.notice.build("notice"), self.peer.notice_s, self.stop)
+
+    def left_s(self) -> float:
+        """Of the time for leaving, once told to leave."""
+        return self.stop.at + self.peer.leave_s - time.monotonic()
+
+    def run(
+        self, work: Coroutine[Any, Any, ResultT], winds_down: Callable[[], bool] = lambda: False
+    ) -> ResultT:
         """The result of ``work`` in the network thread, given up as soon as we are told to leave.
+
+        ``winds_down``: whether ``work`` hears of that by itself, and is about to end in good order.
 
         Raises:
             StopRequested: told to leave; ``work`` was cancelled. Whatever ``work`` raises.
         """
         future = self.net.submit(work)
-        while not self.stop:
+        while not self.stop or (winds_down() and self.left_s() > LAST_S):
             try:
                 return future.result(timeout=LISTEN_S)
             except concurrent.futures.TimeoutError:

@@ -85,4 +85,5 @@ def _apart(ground: Ground, place: Place, setting: Setting, stage: ServedStage) -
     # A peer that moves and comes back must not number its rounds as before.
     gossip = Gossip(around, window, desk, replica, int(time.time()))
     plan = Plan(phase.matching.build("matching"), run.seed, phase.budget_s, phase.bound)
-    return Apart(Meetings(gossip, desk, around, plan, partial(_of_run, link)), stage, place.target)
+    meetings = Meetings(gossip, desk, replica, around, plan, partial(_of_run, link))
+    return Apart(meetings, stage, place.target)

@@ -28,6 +28,7 @@ SCHEMA = 1
 MAX_RUN_FILE_BYTES = 64 * 1024
 MAX_DOTS_PER_LINE = 128
 MAX_SLOWDOWN = 1000
+MAX_PORT = 1 << 16
 
 
 class Section(BaseModel):
@@ -218,6 +219,17 @@ class PeerConfig(Section):
         0.04, gt=0, le=1, description="of the machine's cores may go into giving while it trains"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
+    notice: Choice | None = Field(
+        None, description="how this machine hears that it will be taken away"
+    )
+    notice_s: float = Field(5.0, gt=0, le=600, description="seconds between two looks at it")
+    leave_s: float = Field(
+        5.0, ge=2, le=3600, description="how long leaving may take: work is handed over until then"
+    )
+    status: str = Field(
+        "",
+        description='a page about this peer is shown there: "127.0.0.1:8080"',
+    )
     at_once: int = Field(
         0, ge=0, le=64, description="microbatches a stage computes at once; 0: 4 on a GPU, else 1"
     )
@@ -235,6 +247,30 @@ class PeerConfig(Section):
     cache: Path | None = Field(
         None, description="folder for tokenised texts, which may be larger than memory then"
     )
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        if self.status:
+            split_address(self.status)
+        if self.notice is not None:
+            _check_choice("notice", "notice", self.notice)
+        return self
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``127.0.0.1:8080`` or ``[::1]:8080``. Raises ConfigError."""
+    host, sign, port = text.rpartition(":")
+    if not sign or not host or not port.isdecimal() or int(port) >= MAX_PORT:
+        raise ConfigError(f'status = {text!r}: write it as "127.0.0.1:8080"')
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def next_address(text: str, part: int) -> str:
+    """The same host, ``part`` ports further on; what the system chooses it chooses again."""
+    if not text:
+        return ""
+    host, port = split_address(text)
+    return f"[{host}]:{port + part if port else 0}"
 
 
 class RunFile:

@@ -397,6 +397,28 @@ class SampleWritten(Event):
 
 
 @dataclass(frozen=True)
+class PageOpened(Event):
+    """This peer shows a page about itself there."""
+
+    name = "page_opened"
+    url: str
+
+
+@dataclass(frozen=True)
+class FarewellSaid(Event):
+    """What became of a leaver's unfinished window: ``given`` to a neighbour, ``unsure`` (it got all
+    and did not confirm), ``nobody`` took it, or there was ``nothing``. ``seconds`` since the order
+    to leave."""
+
+    name = "farewell"
+    outcome: str
+    to: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PeerFinished(Event):
     """The last line of a peer that left in good order. ``memory`` in bytes, resident."""
 

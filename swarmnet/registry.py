@@ -28,6 +28,9 @@ FOLDERS = (
     "wiring",
     "boundary",
 )
+"""Those of a run file."""
+OF_A_PEER = ("notice",)
+"""Those of a peer file."""
 
 
 @cache

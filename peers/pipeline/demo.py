@@ -21,7 +21,7 @@ from peers.pipeline.page import page
 from peers.pipeline.story import recount
 from peers.pipeline.summary import summarise
 from peers.report import write
-from peers.station import Stop
+from peers.stop import Stop
 from peers.story import Record
 from swarmnet.config import RunFile
 

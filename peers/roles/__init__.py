@@ -13,6 +13,7 @@ def enter(
 
     ``auto`` asks the swarm what it needs most. ``stages``: a stage peer's, "1", "0,2" or "all".
     """
+    station.stop.at_once = True  # what a role imports takes seconds
     if role == "auto":
         from peers.roles.auto import most_needed
 

@@ -20,7 +20,7 @@ from peers.link import Link, Newcomer
 from peers.mover import Mover
 from peers.portrait import Easel, Portrait
 from peers.stageside import StageSide
-from peers.station import Station, until
+from peers.station import LAST_S, Station, until
 from peers.take import Taken, Wish, take_state
 from swarmnet.config import RunFile
 from swarmnet.errors import (
@@ -30,7 +30,7 @@ from swarmnet.errors import (
     StopRequested,
     UnreachableError,
 )
-from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
+from swarmnet.events import FarewellSaid, PeerFinished, PeerStarted, StageTaken, StateTaken
 from swarmnet.exchange.membership import Status
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.placement import Serving
@@ -45,6 +45,8 @@ FRESH_S = 0.2
 """A stage steps often, and a joiner that is a step behind has to fetch again."""
 PATIENCE_S = 20.0
 """While no part of a state comes, a mate may have died: what else there is, is looked at again."""
+FOR_OTHERS = 0.8
+"""Share of the time for leaving that does not belong to the own checkpoint."""
 
 
 class StagePeer:
@@ -79,6 +81,8 @@ class StagePeer:
         self._side: StageSide | None = None
         self._joined = False
         self._finished = False
+        self._serving_now = False
+        """Told to leave, this peer ends what it serves in good order."""
         self.run_file: RunFile
         self._keeper: Keeper
         self.link: Link
@@ -89,7 +93,10 @@ class StagePeer:
         newcomer = Newcomer(station, self._invite, self._given)
         self.link = newcomer.enter(self._status, self._check_run)
         try:
-            station.run(self._live())
+            station.run(self._live(), winds_down=lambda: self._serving_now)
+            if not self._finished:
+                self._log_finished(f"left: {station.stop.reason}")
+                return StopRequested.exit_code
         except StopRequested:
             if not self._finished:
                 self._log_finished(f"left: {station.stop.reason}")
@@ -137,6 +144,7 @@ class StagePeer:
         works = [self.link.node.wait_failed(), self._keep(side), *side.tasks()]
         running = [asyncio.create_task(work) for work in works]
         end = asyncio.create_task(self._until_over(side))
+        self._serving_now = True
         try:
             await asyncio.wait([*running, end], return_when=asyncio.FIRST_COMPLETED)
             for task in (*running, end):
@@ -144,20 +152,32 @@ class StagePeer:
                     task.result()
             return end.result()
         finally:
+            self._serving_now = False
             for task in (*running, end):
                 task.cancel()
             await asyncio.gather(*running, end, return_exceptions=True)
 
     async def _until_over(self, side: StageSide) -> int | None:
         while not self._over():
-            target = None if self._stays else await self._mover.look(self._serving(side))
+            if self.station.stop:
+                await self._leave(side)
+                return None
+            # A peer that rests takes nothing new; what it holds becomes part of its mates' steps.
+            # By the owner's order trainers rest, and the stages with them.
+            rests = side.served.book.closed = bool(self.station.pause)
+            target = None if self._stays or rests else await self._mover.look(self._serving(side))
             if target is not None:
                 await self._leave_stage(side)
                 return target
             await asyncio.sleep(POLL_S)
         deadline = time.monotonic() + FLUSH_S
+        side.served.book.closed = False
         self._change_state("consensus")
-        await until(lambda: self._flushed(side), deadline)
+        await until(lambda: self._flushed(side) or bool(self.station.stop), deadline)
+        if self.station.stop:
+            await self._leave(side)
+            return None
+        self._serving_now = False
         await side.served.stepping.finish()
         self._change_state("serving")
         await self._write_checkpoint(side, wait=True)
@@ -172,6 +192,26 @@ class StagePeer:
         deadline = time.monotonic() + FLUSH_S
         await until(lambda: side.served.empty, deadline)
         self._change_state("syncing")
+
+    async def _leave(self, side: StageSide) -> None:
+        """As from a stage, for good: what no step takes in time its trainers send again at once."""
+        began, left_s = time.monotonic(), FOR_OTHERS * (self.station.left_s() - LAST_S)
+        side.served.book.closed = True
+        side.served.stepping.leave()
+        await until(lambda: side.served.empty, began + left_s / 2)
+        said = await side.served.stepping.bequeath(began + left_s)
+        if said is not None:
+            self.station.log.emit(
+                FarewellSaid(
+                    outcome=said.outcome,
+                    to=said.heir,
+                    bytes=said.bytes_sent,
+                    seconds=time.monotonic() - self.station.stop.at,
+                    reason=said.reason,
+                )
+            )
+        self._change_state("left")
+        await self._write_checkpoint(side, wait=True)
 
     def _flushed(self, side: StageSide) -> bool:
         """No trainer waits for a sample any more, and nothing is held."""

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ import psutil
 from peers.give import serve_run_file
 from peers.link import Link, Newcomer
 from peers.reading import FellowReaders, furthest, told
-from peers.station import Station, until
+from peers.station import LAST_S, Station, until
 from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig, RunFile
 from swarmnet.data import Batches, Corpus
@@ -39,6 +40,9 @@ SETTLE_S = 60.0
 POLL_S = 0.05
 REPORT_S = 1.0
 SMOOTHING = 0.2
+FORGET_S = 0.5
+"""For the letters by which stages let their caches go."""
+WINDS_DOWN = ("training", "paused", "consensus")
 
 
 class TrainerPeer:
@@ -55,6 +59,8 @@ class TrainerPeer:
         self._began: float | None = None
         self._ended: list[Finished] = []
         self._reported = time.monotonic()
+        self._left = False
+        """Told to leave before the run was over."""
         self.run_file: RunFile
         self.link: Link
         self.traveller: Traveller
@@ -66,8 +72,8 @@ class TrainerPeer:
         self.link = newcomer.enter(self._status, self._read)
         self._fellows = FellowReaders(self.link, "trainer")
         try:
-            station.run(self._live())
-            reason = "finished"
+            station.run(self._live(), winds_down=lambda: self.state in WINDS_DOWN)
+            reason = f"left: {station.stop.reason}" if self._left else "finished"
         except StopRequested:
             reason = f"left: {station.stop.reason}"
         finally:
@@ -95,6 +101,9 @@ class TrainerPeer:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FORGET_S):
+                    await self.traveller.farewell()
             await self.traveller.post.close()
         self._tell()
 
@@ -115,18 +124,28 @@ class TrainerPeer:
 
     async def _until_over(self) -> None:
         """The target is reached, the last trips ended, their samples part of steps."""
+        book = self.traveller.book
         while not self._over():
-            paused = self.link.phonebook.order == "pause"
+            if self.station.stop:
+                # Nothing new begins; what is under way may end, so that it counts at every stage.
+                self._left = True
+                await until(lambda: not book.under_way, time.monotonic() + self._patience_s())
+                return
+            paused = self.link.rests(self._progress())
             if paused != (self.state == "paused"):
                 self._change_state("paused" if paused else "training")
             await asyncio.sleep(POLL_S)
-        deadline = time.monotonic() + SETTLE_S
-        book = self.traveller.book
-        await until(lambda: not book.under_way, deadline)
+        deadline, stop = time.monotonic() + SETTLE_S, self.station.stop
+        await until(lambda: not book.under_way or bool(stop), deadline)
         self._change_state("consensus")
         # What a stage drops now is on its way again before it settles.
-        await until(lambda: not (book.under_way or book.unsettled), deadline)
+        await until(lambda: not (book.under_way or book.unsettled) or bool(stop), deadline)
+        self._left = bool(stop) and bool(book.under_way or book.unsettled)
         self._change_state("serving")
+
+    def _patience_s(self) -> float:
+        """With trips under way, once told to leave."""
+        return self.station.left_s() - LAST_S - FORGET_S
 
     # ---- data ---------------------------------------------------------------------------------
 
@@ -158,7 +177,7 @@ class TrainerPeer:
         return Limits(batch.sequences, batch.length, largest, largest)
 
     def _load(self) -> Load | None:
-        if self.state != "training" or self._over():
+        if self.state != "training" or self._over() or self.station.stop:
             return None
         batch = self.run_file.config.batch
         ids = self._batches.next(self._fellows.view()).numpy().astype(np.int32)

@@ -21,6 +21,7 @@ from peers.donors import Donors
 from peers.firststate import First
 from peers.give import Giver, Terms
 from peers.keeper import Keeper
+from peers.leaving import Leaving, settle
 from peers.link import Link, Newcomer
 from peers.portrait import Easel, Portrait
 from peers.reading import FellowReaders, furthest, told
@@ -29,7 +30,7 @@ from peers.station import Station
 from peers.take import Taken
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
-from swarmnet.errors import PayloadError, StorageError, UnreachableError
+from swarmnet.errors import PayloadError, StopRequested, StorageError, UnreachableError
 from swarmnet.events import (
     ExchangeDone,
     MemoryReserved,
@@ -53,8 +54,6 @@ from swarmnet.wire.invite import Invite
 POLL_S = 0.02
 BUSY_MACHINE = 4.0
 """Seconds that a second of work may take where others work too."""
-SETTLE_S = 2.0
-"""Leaving takes five seconds at most; a meeting that lasts longer is left pending."""
 
 
 class Worker:
@@ -96,9 +95,9 @@ class Worker:
         net = self.station.net
         self._watched = [net.submit(self.gossip.run()), net.submit(self.link.node.wait_failed())]
         if not (self._train() and self._reach_consensus()):
-            self._settle()
+            self._hand_over()
             self._farewell(f"left: {self.station.stop.reason}")
-            return 4
+            return StopRequested.exit_code
         problem = self._save_model()
         self._change_state("serving")
         self._farewell("finished")
@@ -111,6 +110,19 @@ class Worker:
         if self.trainer.steps > self._account.first_step:
             self._write_checkpoint(wait=True)
         self.station.log.emit(self._account.finished(reason, self.trainer.steps))
+
+    def _hand_over(self) -> None:
+        """In the consensus phase no window is open: weights are averaged as they are."""
+        if self.state == "consensus":
+            return
+        self._change_state("left")  # nobody should call, or ask for a state, from here on
+        leaving = Leaving(
+            self.station, self.gossip, self.replica.legacy, lambda: self._boundary(1.0)
+        )
+        worked = self.trainer.steps > self._account.first_step
+        said = leaving.hand_over(self.trainer.steps, worked=worked)
+        self._account.gave(said.bytes)
+        self.station.log.emit(said)
 
     def _check_network(self) -> None:
         """Nobody else would notice. Raises UnreachableError, or whatever bug ended the meetings."""
@@ -258,10 +270,10 @@ class Worker:
         self._keeper.begin()
         while not station.stop:
             self._check_network()
-            if phonebook.order == "pause":
+            progress = self._progress()
+            if self.link.rests(progress):
                 self._pause()
                 continue
-            progress = self._progress()
             if progress >= 1 or phonebook.order == "end":
                 return True
             self._step(progress)
@@ -311,10 +323,10 @@ class Worker:
         self._easel.paint(self._portrait)
 
     def _pause(self) -> None:
-        """The owner's order: no steps, no meetings, still alive and still a donor."""
+        """The owner's order or my own: no steps, no meetings, still alive and still a donor."""
         self.gossip.paused = True
         self._change_state("paused")
-        while self.link.phonebook.order == "pause" and not self.station.stop.wait(POLL_S):
+        while self.link.rests(self._progress()) and not self.station.stop.wait(POLL_S):
             self._check_network()
             self._boundary(self._progress())
             self._easel.paint(self._portrait)
@@ -323,18 +335,9 @@ class Worker:
 
     # ---- the end --------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """No new meetings; let the one under way end, and apply what was decided."""
-        self.gossip.paused = True
-        deadline = time.monotonic() + SETTLE_S
-        while not self.gossip.free and time.monotonic() < deadline:
-            self._boundary(1.0)
-            time.sleep(POLL_S)
-        self._boundary(1.0)
-
     def _reach_consensus(self) -> bool:
         """Hold the scheduled rounds of pure averaging; False when told to leave meanwhile."""
-        self._settle()
+        settle(self.gossip, lambda: self._boundary(1.0))
         self.gossip.enter_consensus()
         self._change_state("consensus")
         run = self.run_file.config

@@ -14,6 +14,7 @@ from swarmnet.exchange.leading import Leading
 from swarmnet.exchange.ledger import GROUP_ROUNDS, Decisions
 from swarmnet.exchange.pair import End
 from swarmnet.exchange.transport import FrameStream
+from swarmnet.exchange.underway import Underway
 from swarmnet.exchange.voice import Voice
 from swarmnet.wire import Kind
 from swarmnet.wire.messages import MAX_GROUP, Answer, Call, Decline, Join, Lane, Phase, Roster
@@ -45,6 +46,7 @@ class Circle:
         self._sitting: _Sitting | None = None
         self._leading: Leading | None = None
         self._newest = GROUP_ROUNDS + host.number()
+        self.underway = Underway()
 
     @property
     def free(self) -> bool:
@@ -97,7 +99,8 @@ class Circle:
             if first.kind is Kind.LANE:
                 await self._on_lane(stream, Lane.parse(first))
             else:
-                await self._on_call(stream, Call.parse(first))
+                with self.underway.entered():
+                    await self._on_call(stream, Call.parse(first))
         finally:
             await stream.close()
 

@@ -16,12 +16,14 @@ from swarmnet.errors import DeadlinePassed, LinkError, MessageError, PeerFault
 from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.circle import Circle
 from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.farewell import Doors as FarewellDoors
+from swarmnet.exchange.farewell import Farewells
 from swarmnet.exchange.grouphost import Doors, GroupHost, Own
 from swarmnet.exchange.hedge import first_to_accept
 from swarmnet.exchange.ledger import GROUP_ROUNDS, Open
 from swarmnet.exchange.meeting import Meeting, ReceiveBuffer, Scheduled
 from swarmnet.exchange.outbound import Outbound
-from swarmnet.exchange.pair import Acceptor, End, Machine, Offerer
+from swarmnet.exchange.pair import Acceptor, End, MeetingMachine, Offerer
 from swarmnet.exchange.preparation import Preparation
 from swarmnet.exchange.questions import TOPIC as ASK_TOPIC
 from swarmnet.exchange.questions import Questions
@@ -31,6 +33,7 @@ from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
+from swarmnet.exchange.underway import Underway
 from swarmnet.exchange.window import RETRY_BUSY_S, CallGroup, GoSolo, OfferTo, Window, refuse
 from swarmnet.wire.messages import (
     Accept,
@@ -86,6 +89,18 @@ class Gossip:
         )
         self.circle = Circle(around, GroupHost(around, own, doors))
         self.questions.groups = self.circle.answer
+        self._underway = Underway()
+        farewell_doors = FarewellDoors(
+            refusal=self._inherits_not,
+            heirs=self._heirs,
+            number=self._next_round,
+            digest=self._digest,
+            effort=self._effort,
+            step=lambda: window.total_steps,
+            window=lambda: window.number,
+            inherited=lambda peer, round_: self.settling.in_weights.append((peer, round_)),
+        )
+        self.farewells = Farewells(around, desk, subject.legacy, self.questions, farewell_doors)
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -121,14 +136,21 @@ class Gossip:
         self.stance = "consensus"
 
     async def run(self) -> None:
-        """Meet whenever the window is ripe, until cancelled."""
-        while True:
-            self._wake.clear()
-            until = await self._turn()
-            timeout = None if until is None else max(0.0, until - self._around.clock())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
+        """Meet whenever the window is ripe, until cancelled, or until this peer retires."""
+        with self._underway.entered():
+            while True:
+                self._wake.clear()
+                until = await self._turn()
+                timeout = None if until is None else max(0.0, until - self._around.clock())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await self._wake.wait()
+
+    async def retire(self) -> None:
+        """Meet nobody from here on. What is under way ends here and now, as if it had been cut."""
+        self.stance = "leaving"
+        await self._underway.end()
+        await self.circle.underway.end()
 
     @property
     def scheduled(self) -> Scheduled:
@@ -148,6 +170,11 @@ class Gossip:
     def free(self) -> bool:
         engaged = self._calling or self._held or self._meeting
         return not engaged and self.circle.free
+
+    @property
+    def retired(self) -> bool:
+        """It meets nobody ever after."""
+        return self.stance == "leaving"
 
     @property
     def can_offer(self) -> bool:
@@ -270,6 +297,10 @@ class Gossip:
         try:
             offer = Offer.parse(await stream.receive(links.deadline_s(peer)))
             self._heard(peer, offer)
+            if offer.farewell:
+                with self._underway.entered():
+                    await self.farewells.take(stream, offer)
+                return
             reason = self._objection(peer, offer)
             if reason == "early" and self._may_hold(offer):
                 await self._hold(stream, offer)
@@ -335,7 +366,8 @@ class Gossip:
         self._meeting = meeting
         self.decisions.begin(peer, offer.round)
         try:
-            await session.run()
+            with self._underway.entered():
+                await session.run()
         finally:
             if machine.end is not End.APPLIED:
                 self.decisions.drop(peer, offer.round)
@@ -382,6 +414,25 @@ class Gossip:
         whole_s = self._around.links.expected_s(self._meeting.partner, self._subject.nbytes)
         return max(0.0, self._meeting.began + whole_s - now) if whole_s is not None else 0.0
 
+    # ---- farewells --------------------------------------------------------------------------
+
+    def _inherits_not(self) -> DeclineReason | None:
+        """A peer that pauses, or meets somebody, may well be an heir."""
+        if self.stance == "train":
+            return None
+        return "phase" if self.stance == "consensus" else self.stance
+
+    def _heirs(self) -> list[str]:
+        """Suspects last: whoever leaves has nothing to lose by asking them too."""
+        now, members = self._around.clock(), self._around.membership
+        sound = members.alive(now, ("training",))
+        others = set(members.alive(now, ("training",), suspects=True)).difference(sound)
+        return self.window.known_first(sound) + sorted(others)
+
+    def _effort(self) -> int:
+        steps = self.window.work(self.window.total_steps)
+        return self._subject.effort(steps, self.window.step_s)
+
     # ---- both -------------------------------------------------------------------------------
 
     def _new_meeting(self, phase: Phase, peer: str, round_: int, *, called: bool) -> Meeting:
@@ -391,13 +442,13 @@ class Gossip:
         self._preparation.prepare(meeting)
         return meeting
 
-    def _hooks(self, meeting: Meeting, machine: Machine) -> Hooks:
+    def _hooks(self, meeting: Meeting, machine: MeetingMachine) -> Hooks:
         def begun() -> None:
             self._meeting = meeting
 
         return self._preparation.hooks(meeting, machine, begun)
 
-    def _conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
+    def _conclude(self, meeting: Meeting, machine: MeetingMachine, session: Session | None) -> End:
         """The stream is closed. The training thread must not see me free before all is settled."""
         meeting.ended = self._around.clock()
         try:
@@ -406,7 +457,7 @@ class Gossip:
             if self._meeting is meeting:
                 self._meeting = None
 
-    def _end_of(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
+    def _end_of(self, meeting: Meeting, machine: MeetingMachine, session: Session | None) -> End:
         if meeting.incoming is not None:
             meeting.incoming.cancel()
         if isinstance(machine, Offerer) and (answer := machine.accept or machine.decline):

@@ -1,4 +1,4 @@
-"""Two state machines that see the frames of one meeting and never a socket.
+"""State machines that see the frames of one meeting, or one farewell, and never a socket.
 
 The protocol is the tables of ``states``; here frames are read into its events, and its actions
 get their data. A machine takes a frame or a fact and returns the actions for its shell, in order.
@@ -11,11 +11,35 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swarmnet.errors import MessageError, PayloadError
-from swarmnet.exchange.states import ACCEPTOR, ENDS, OFFERER, Do, End, Event, Say, State, Table
+from swarmnet.exchange.states import (
+    ACCEPTOR,
+    ENDS,
+    HEIR,
+    LEAVER,
+    OFFERER,
+    Do,
+    End,
+    Event,
+    Say,
+    State,
+    Table,
+)
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.messages import Accept, Decline, Have, Hold, Offer
 
-__all__ = ["Acceptor", "Action", "Do", "End", "Machine", "Offerer", "Reserve", "Send"]
+__all__ = [
+    "Acceptor",
+    "Action",
+    "Do",
+    "End",
+    "Heir",
+    "Leaver",
+    "Machine",
+    "MeetingMachine",
+    "Offerer",
+    "Reserve",
+    "Send",
+]
 
 EVENTS = {
     Kind.ACCEPT: Event.ACCEPT,
@@ -151,13 +175,11 @@ class Offerer(_Side):
         return self.offer.frame() if say is Say.OFFER else Have(round=self.offer.round).frame()
 
 
-class Acceptor(_Side):
+class _Decider(_Side):
     """The side that was asked; it decides, so it always knows.
 
     ``commit`` asks the ledger, at the moment of rule 4, whether this round may still be applied.
     """
-
-    table = ACCEPTOR
 
     def __init__(
         self,
@@ -190,4 +212,49 @@ class Acceptor(_Side):
         return self.accept.frame() if say is Say.ACCEPT else Have(round=self.accept.round).frame()
 
 
-Machine = Offerer | Acceptor
+class Acceptor(_Decider):
+    """The side of a meeting that was asked."""
+
+    table = ACCEPTOR
+
+
+class Heir(_Decider):
+    """Takes over what a leaver hands it; sends no payload of its own."""
+
+    table = HEIR
+
+
+class Leaver(_Side):
+    """Hands its newest work to an heir; unsure from its last PART until the heir's HAVE."""
+
+    table = LEAVER
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__(offer, bytearray)
+        self.decline: Decline | None = None
+
+    @property
+    def giving(self) -> bool:
+        """The heir has accepted, and not all of the payload has left."""
+        return self.state is State.GIVING
+
+    def all_out(self) -> None:
+        """The last PART is about to leave: from here on only the heir knows."""
+        self._take(Event.ALL_OUT)
+
+    def _read(self, frame: Frame) -> None:
+        if frame.kind is Kind.DECLINE:
+            self.decline = Decline.parse(frame)
+            self.reason = self.decline.reason
+        elif frame.kind is Kind.ACCEPT:
+            if Accept.parse(frame).nbytes:
+                raise MessageError("ACCEPT of a farewell announces a payload")
+        else:
+            _check_have(frame, self.offer.round)
+
+    def _word(self, say: Say) -> Frame:
+        return self.offer.frame()
+
+
+MeetingMachine = Offerer | Acceptor
+Machine = MeetingMachine | Leaver | Heir

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from swarmnet.exchange.desk import Snapshot
-from swarmnet.exchange.subject import Blend, Cargo, Correction
+from swarmnet.exchange.subject import Correction, Intake, Parcel
 
 Offload = Callable[..., Awaitable[Any]]
 """``await offload(fn, *args)``: run heavy work beside the loop (inline in simulation)."""
@@ -21,7 +21,7 @@ Offload = Callable[..., Awaitable[Any]]
 class Outgoing:
     """My payload of one snapshot; encoding begins at once, before anybody has accepted it."""
 
-    def __init__(self, subject: Cargo, snapshot: Snapshot, offload: Offload) -> None:
+    def __init__(self, subject: Parcel, snapshot: Snapshot, offload: Offload) -> None:
         self.snapshot = snapshot
         self.parts = subject.parts
         self._subject = subject
@@ -66,12 +66,12 @@ class Outgoing:
 class Incoming:
     """A partner's payload: what is whole is reduced while the rest is under way."""
 
-    def __init__(self, blend: Blend, ends: list[int], peer: str, offload: Offload | None) -> None:
+    def __init__(self, intake: Intake, ends: list[int], peer: str, offload: Offload | None) -> None:
         """``ends``: where in the payload each part is over, in bytes.
 
         Without ``offload`` each part is reduced where it lands.
         """
-        self._blend = blend
+        self._intake = intake
         self._ends = ends
         self._peer = peer
         self._offload = offload
@@ -99,7 +99,7 @@ class Incoming:
             if self._reduced < len(self._ends):
                 self._job = self._start(self._offload)
         self._raise_failure()
-        return self._blend.finish()
+        return self._intake.finish()
 
     def cancel(self) -> None:
         """The meeting is over without me; a running job ends by itself and changes nothing."""
@@ -114,7 +114,7 @@ class Incoming:
         while self._reduced < self._landed:
             part = self._reduced
             start = self._ends[part - 1] if part else 0
-            self._blend.take(part, {self._peer: self._view[start : self._ends[part]]})
+            self._intake.take(part, {self._peer: self._view[start : self._ends[part]]})
             self._reduced = part + 1
 
     def _raise_failure(self) -> None:

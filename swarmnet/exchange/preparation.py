@@ -9,7 +9,7 @@ from itertools import accumulate
 from swarmnet.errors import LinkError
 from swarmnet.exchange.desk import Desk
 from swarmnet.exchange.meeting import Meeting
-from swarmnet.exchange.pair import Acceptor, Machine
+from swarmnet.exchange.pair import Acceptor, MeetingMachine
 from swarmnet.exchange.payload import Incoming, Outgoing
 from swarmnet.exchange.session import Hooks
 from swarmnet.exchange.subject import Subject
@@ -41,7 +41,7 @@ class Preparation:
         if self._subject.ready_made:
             self._desk.release()
 
-    def hooks(self, meeting: Meeting, machine: Machine, begun: Callable[[], None]) -> Hooks:
+    def hooks(self, meeting: Meeting, machine: MeetingMachine, begun: Callable[[], None]) -> Hooks:
         """What the session of ``meeting`` calls; ``begun`` when it takes the snapshot."""
 
         def same_layout() -> None:

@@ -59,7 +59,7 @@ class Questions:
     async def _ask(self, peer: str, questions: list[Open[Any]], leader: str | None) -> bool:
         try:
             rounds = tuple(item.round for item in questions)
-            tell = await self._told(peer, Ask(rounds=rounds, leader=leader))
+            tell = await self.told(peer, Ask(rounds=rounds, leader=leader))
         except (LinkError, PeerFault):
             return False
         for item, outcome in zip(questions, tell.outcomes, strict=False):
@@ -86,7 +86,8 @@ class Questions:
             return self.groups(asker, leader, round_)
         return self.decisions.tell(asker, round_)
 
-    async def _told(self, peer: str, ask: Ask) -> Tell:
+    async def told(self, peer: str, ask: Ask) -> Tell:
+        """Its answer. Raises LinkError, PeerFault."""
         deadline_s = self._links.answer_s(peer)
         stream = await self._transport.open(peer, TOPIC, deadline_s)
         try:

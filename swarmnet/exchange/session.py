@@ -6,22 +6,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from swarmnet.errors import DeadlinePassed, LinkError, PeerFault, StreamCut
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.pair import Action, Do, End, Machine, Offerer, Send
-from swarmnet.exchange.payload import Outgoing
 from swarmnet.exchange.timing import Timing
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.wire import Frame, Kind
+
+
+class Sendable(Protocol):
+    """A payload in parts (``payload.Outgoing``)."""
+
+    parts: int
+
+    async def part(self, part: int) -> memoryview:
+        """The encoded part, as soon as it exists."""
+        ...
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What the meeting means to its peer."""
 
-    agreed: Callable[[], Outgoing]
+    agreed: Callable[[], Sendable]
     """The meeting is on: what to send. Called once. Raises LinkError."""
     landed: Callable[[bytearray, int], None]
     """So many bytes of the partner's payload are there. Raises PayloadError."""
@@ -43,7 +52,7 @@ class Session:
         self._machine = machine
         self._hooks = hooks
         self._links = links
-        self._outbox: asyncio.Queue[Frame | Outgoing] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Frame | Sendable] = asyncio.Queue()
         self._sender: asyncio.Task[None] | None = None
         self._next: list[Action] | None = None
         self.timing = timing

@@ -16,7 +16,7 @@ from swarmnet.exchange.agreement import Agreement
 from swarmnet.exchange.desk import Desk, Settlement, Snapshot
 from swarmnet.exchange.ledger import Open, Pending
 from swarmnet.exchange.meeting import Meeting, Scheduled
-from swarmnet.exchange.pair import Acceptor, End, Machine
+from swarmnet.exchange.pair import Acceptor, End, MeetingMachine
 from swarmnet.exchange.session import Session
 from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.surroundings import Surroundings
@@ -40,7 +40,7 @@ class Settling:
         self.scheduled = Scheduled()
         self.agreement = Agreement()
 
-    def conclude(self, meeting: Meeting, machine: Machine, session: Session | None) -> End:
+    def conclude(self, meeting: Meeting, machine: MeetingMachine, session: Session | None) -> End:
         """The stream is closed: act on what the machine knows."""
         end = machine.end or End.FAILED
         if meeting.withdrawn:
@@ -140,7 +140,7 @@ class Settling:
         self._around.membership.suspect(peer, self._around.clock(), retry_s)
 
 
-def _event(meeting: Meeting, machine: Machine, session: Session | None) -> ExchangeDone:
+def _event(meeting: Meeting, machine: MeetingMachine, session: Session | None) -> ExchangeDone:
     timing = meeting.timing
     return ExchangeDone(
         phase=meeting.phase,

@@ -21,6 +21,14 @@ side instead of two:
     acceptor          <----- ACCEPT                                  <--------- HAVE, applied
     cut here:     nobody applies          nobody applies         ?: pending   both apply
 
+A farewell is shorter, for one payload goes one way: a *leaver* hands an *heir* the work that nobody
+has of it. The heir decides, so again only the one who called can be unsure, and only from its last
+PART on:
+
+    leaver    OFFER (farewell) ----->             PART* ------------->
+    heir                       <----- ACCEPT                 <--------- HAVE, inherited
+    cut here:      nobody inherits        nobody inherits       ?: pending
+
 What has no row is not expected in that state: a frame is the partner's fault, a fact our bug.
 """
 
@@ -50,8 +58,10 @@ class State(Enum):
     """Acceptor: its payload is sound; its HAVE is missing."""
     DECIDING = "Deciding"
     """Acceptor: both are here, the ledger is asked. No frame and no fault comes between."""
+    GIVING = "Giving"
+    """Leaver: agreed; my payload is under way, and not all of it has left."""
     UNSURE = "Unsure"
-    """Offerer: I said HAVE; only the acceptor knows what becomes of it."""
+    """I said HAVE, or sent all that I leave; only the other side knows what becomes of it."""
     APPLIED = "Applied"
     DECLINED = "Declined"
     FAILED = "Failed"
@@ -68,6 +78,7 @@ class Event(Enum):
     PART = "PART"
     LAST_PART = "last PART"
     HAVE = "HAVE"
+    ALL_OUT = "last PART leaves"
     VERIFIED = "payload sound"
     GRANTED = "ledger commits"
     REFUSED = "dropped before"
@@ -150,6 +161,32 @@ ACCEPTOR: Table = MappingProxyType(
         (S.PROMISED, E.LOST): Row(S.FAILED),
         (S.SOUND, E.HAVE): Row(S.DECIDING),
         (S.SOUND, E.LOST): Row(S.FAILED),
+        (S.DECIDING, E.GRANTED): Row(S.APPLIED, (Do.APPLY, Say.HAVE, Do.AWAIT_CLOSE)),
+        (S.DECIDING, E.REFUSED): Row(S.FAILED, (Do.CLOSE,)),
+    }
+)
+LEAVER: Table = MappingProxyType(
+    {
+        (S.NEW, E.START): Row(S.OFFERED, (Say.OFFER,)),
+        (S.NEW, E.LOST): Row(S.FAILED),
+        (S.OFFERED, E.ACCEPT): Row(S.GIVING, (Do.SEND_PAYLOAD,)),
+        (S.OFFERED, E.DECLINE): Row(S.DECLINED, (Do.CLOSE,)),
+        (S.OFFERED, E.LOST): Row(S.FAILED),
+        (S.GIVING, E.ALL_OUT): Row(S.UNSURE),
+        (S.GIVING, E.LOST): Row(S.FAILED),
+        (S.UNSURE, E.HAVE): Row(S.APPLIED, (Do.APPLY, Do.CLOSE)),
+        (S.UNSURE, E.LOST): Row(S.PENDING),
+    }
+)
+HEIR: Table = MappingProxyType(
+    {
+        (S.NEW, E.START): Row(S.COLLECTING, (Say.ACCEPT,)),
+        (S.NEW, E.LOST): Row(S.FAILED),
+        (S.COLLECTING, E.PART): Row(S.COLLECTING),
+        (S.COLLECTING, E.LAST_PART): Row(S.CHECKING, (Do.VERIFY,)),
+        (S.COLLECTING, E.LOST): Row(S.FAILED),
+        (S.CHECKING, E.VERIFIED): Row(S.DECIDING),
+        (S.CHECKING, E.LOST): Row(S.FAILED),
         (S.DECIDING, E.GRANTED): Row(S.APPLIED, (Do.APPLY, Say.HAVE, Do.AWAIT_CLOSE)),
         (S.DECIDING, E.REFUSED): Row(S.FAILED, (Do.CLOSE,)),
     }

@@ -26,12 +26,20 @@ class Correction:
     """Root mean square of the difference between my payload and the others'."""
 
 
-class Blend(Protocol):
-    """The arithmetic of one meeting. Parts come in any order, each once, from one thread."""
+class Intake(Protocol):
+    """What becomes of payloads. Parts come in any order, each once, from one thread."""
 
     def take(self, part: int, payloads: Mapping[str, memoryview]) -> None:
         """The others' payloads of this part: form this part's correction. Raises PayloadError."""
         ...
+
+    def finish(self) -> Correction:
+        """The whole correction; parts that were never formed stay zero."""
+        ...
+
+
+class Blend(Intake, Protocol):
+    """The arithmetic of one meeting."""
 
     def fuse(self, part: int, payloads: Mapping[str, memoryview]) -> memoryview:
         """The others' payloads of this part -> the encoded mean of the group, mine included.
@@ -44,19 +52,13 @@ class Blend(Protocol):
         """Form this part's correction from the encoded mean. Raises PayloadError."""
         ...
 
-    def finish(self) -> Correction:
-        """The whole correction; parts that were never formed stay zero."""
-        ...
 
-
-class Cargo(Protocol):
-    """What one meeting averages: a snapshot in encoded parts, on the exchange's side."""
+class Parcel(Protocol):
+    """What one side of a stream sends: a snapshot in encoded parts, on the exchange's side."""
 
     layout: str
     nbytes: int
     parts: int
-    whole: bool
-    """A result must have all parts: where one cannot be formed there is none."""
 
     @property
     def quick(self) -> bool:
@@ -76,8 +78,38 @@ class Cargo(Protocol):
         """My payload's part for this snapshot; the same bytes at every call. Any thread."""
         ...
 
+
+class Cargo(Parcel, Protocol):
+    """What one meeting averages."""
+
+    whole: bool
+    """A result must have all parts: where one cannot be formed there is none."""
+
     def blend(self, snapshot: Vector, me: str, works: Mapping[str, int]) -> Blend:
         """Begin a meeting's arithmetic. ``works``: each member's effort."""
+        ...
+
+
+class Legacy(Parcel, Protocol):
+    """What a replica that leaves hands to another one: its work that nobody has yet.
+
+    ``capture``, ``inherit`` and ``part_with`` run at a step boundary in the training thread.
+    """
+
+    def capture(self) -> Vector | None:
+        """A copy of that work, as a displacement of the live weights; None when there is none."""
+        ...
+
+    def intake(self, leaver: int, heir: int) -> Intake:
+        """Decode a leaver's payload, given the efforts of both, or my own when they are equal."""
+        ...
+
+    def inherit(self, displacement: Vector) -> None:
+        """It is this replica's own work from now on: a part of its next outer step."""
+        ...
+
+    def part_with(self, displacement: Vector) -> None:
+        """It is another one's work from now on."""
         ...
 
 
@@ -90,6 +122,9 @@ class Subject(Cargo, Protocol):
 
     steps_alone: bool
     """Whether the outer rule moves the weights in a window without a partner."""
+
+    @property
+    def legacy(self) -> Legacy: ...
 
     def capture(self) -> Vector:
         """Copy the live weights into a snapshot buffer and return it.

@@ -105,6 +105,11 @@ class Window:
                 return
 
     @property
+    def total_steps(self) -> int:
+        """Inner steps done by the last boundary."""
+        return self._pace.total_steps
+
+    @property
     def step_s(self) -> float:
         """Seconds per inner step, smoothed; 0 while no step was seen."""
         return self._step_s
@@ -215,6 +220,13 @@ class Window:
         """Whom to ask as well while ``late`` does not answer: the next that was not asked yet."""
         known = set(live) - {late} - self._not_before.keys()
         return next((peer for peer in self._order if peer in known), None)
+
+    def known_first(self, live: Sequence[str]) -> list[str]:
+        """Latest partners, whose links are proven, then the others by chance."""
+        others = set(live)
+        known = [peer for peer in dict.fromkeys(reversed(self.history)) if peer in others]
+        rest = sorted(others.difference(known))
+        return known + self._rng.sample(rest, len(rest))
 
     def meeting_size(self, live: Sequence[str]) -> int:
         """How many the matching lets meet at once; above two ``next_call`` decides."""

@@ -44,10 +44,13 @@ os.environ.setdefault("GOMAXPROCS", "1")
 if sys.platform == "linux":
     import ctypes
     ctypes.CDLL(None).prctl(1, 9)
+os.setpgid(0, 0)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 """Runs first in the child: PR_SET_PDEATHSIG = 1, SIGKILL = 9, then it becomes the daemon.
+
+It has a process group of its own: Ctrl-C in a terminal must not end it before we have left.
 
 One Go processor moves gigabits a second; with more of them, idle threads that wake each other
 take time from training.

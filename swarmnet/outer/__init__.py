@@ -79,6 +79,23 @@ class Outer(Protocol):
         """Move ``theta`` (P,) to the slow weights: no displacement is left to be counted."""
         ...
 
+    def unshared(self, theta: Tensor, out: Tensor) -> None:
+        """Fill ``out``, (P,), with what ``theta`` holds of own work that the next step would move.
+
+        Added to the weights of another replica it is a part of that one's next step, so the sum
+        of all slow weights goes where it would have gone with this replica's own step.
+        """
+        ...
+
+    def inheritance(self, leaver: int, heir: int) -> float:
+        """How much of a leaver's ``unshared`` its heir adds, by the efforts of both."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Of the state in memory, also of what does not travel."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """The state itself, each (P,), for whoever copies it between two steps."""
         ...

@@ -1,6 +1,8 @@
 """Plain gossip averaging: theta <- the group's mean of theta.
 
-It is NoLoCo's rule with alpha = 0 and beta = gamma = 1, which needs no slow state at all.
+It is NoLoCo's rule with alpha = 0 and beta = gamma = 1, which needs no slow state for meetings.
+Where the last one left the replica is remembered all the same: what was added since is what a
+leaver hands over.
 
 With ``by_rate`` a replica weighs as much as the steps that it takes per second, so that one which
 holds old weights, because it is slow, follows the others more than it holds them back. What a
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field
 
 from swarmnet.config import Section
@@ -29,9 +32,11 @@ class Average:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._met: Tensor | None = None
+        """Where the last meeting left theta, without the steps that were taken meanwhile."""
 
     def start(self, theta: Tensor) -> None:
-        pass
+        self._met = theta.detach().clone()
 
     @property
     def sends_theta(self) -> bool:
@@ -54,13 +59,28 @@ class Average:
         return [[max(work, least) for work in works]]
 
     def solo(self, theta: Tensor, live: Tensor) -> None:
-        pass
+        self._reference().copy_(theta)
 
     def correction(self, pull: Tensor) -> Tensor:
         return pull[0]
 
     def settle(self, correction: Tensor) -> None:
-        pass
+        self._reference().add_(correction)
+
+    def unshared(self, theta: Tensor, out: Tensor) -> None:
+        torch.sub(theta, self._reference(), out=out)
+
+    def inheritance(self, leaver: int, heir: int) -> float:
+        """All of it; by rate as much as keeps the weighed mean, yet no more than there is."""
+        if not self.config.by_rate:
+            return 1.0
+        [(theirs, mine)] = self.shares([leaver, heir])
+        return min(1.0, theirs / mine)
+
+    @property
+    def nbytes(self) -> int:
+        met = self._reference()
+        return met.numel() * met.element_size()
 
     def rest(self, theta: Tensor) -> None:
         pass
@@ -71,3 +91,8 @@ class Average:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         if tensors:
             raise ValueError(f"plain averaging has no state, yet was given {sorted(tensors)}")
+
+    def _reference(self) -> Tensor:
+        if self._met is None:
+            raise RuntimeError("start() comes before any outer step")
+        return self._met

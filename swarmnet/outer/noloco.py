@@ -123,6 +123,18 @@ class NoLoCo:
         phi, _ = self._state()
         theta.copy_(phi)
 
+    def unshared(self, theta: Tensor, out: Tensor) -> None:
+        phi, _ = self._state()
+        torch.sub(theta, phi, out=out)
+
+    def inheritance(self, leaver: int, heir: int) -> float:
+        """All of it, by work too: it stands for the step that the leaver would have taken alone."""
+        return 1.0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._state())
+
     def tensors(self) -> dict[str, Tensor]:
         phi, delta = self._state()
         return {"phi": phi, "delta": delta}

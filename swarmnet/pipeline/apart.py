@@ -32,9 +32,10 @@ from typing import Protocol
 
 from swarmnet.errors import MessageError
 from swarmnet.exchange.consensus import Plan, reach_consensus
-from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.desk import Desk, Snapshot
 from swarmnet.exchange.driver import Gossip
-from swarmnet.exchange.subject import Vector
+from swarmnet.exchange.farewell import Said
+from swarmnet.exchange.subject import Subject, Vector
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.stepping import Sums
@@ -84,6 +85,7 @@ class Meetings:
 
     gossip: Gossip
     desk: Desk
+    subject: Subject
     around: Surroundings
     plan: Plan
     progress: Callable[[], float]
@@ -131,6 +133,8 @@ class Apart:
         flushing = asyncio.create_task(self._flush())
         try:
             await asyncio.wait({meeting, flushing}, return_when=asyncio.FIRST_COMPLETED)
+            if self._gossip.retired:  # no meetings any more, yet steps to the end
+                await flushing
         finally:
             meeting.cancel()
             flushing.cancel()
@@ -162,6 +166,26 @@ class Apart:
         self.flush = True
         self._moved.set()
 
+    async def bequeath(self, until: float) -> Said | None:
+        meetings, farewells = self._meetings, self._gossip.farewells
+        await self._wind_down(min(SETTLE_S, (until - meetings.around.clock()) / 2))
+        await self._gossip.retire()
+        found: list[Vector | None] = []
+
+        def capture() -> bool:
+            applied = self._look_in()
+            found.append(meetings.subject.legacy.capture())
+            return applied
+
+        await self._stage.visit(capture)
+        [vector] = found
+        if vector is None:
+            return None
+        said = await farewells.say(Snapshot(self.past.step, vector), until)
+        if said.gone is not None:
+            await self._stage.visit(lambda: self._part_with(said.gone))
+        return said
+
     async def finish(self) -> None:
         """Pure averaging among the peers of the stage, within the plan's budget."""
         await self._wind_down()
@@ -190,6 +214,10 @@ class Apart:
             meetings.around.emit(event)
         return bool(applied)
 
+    def _part_with(self, gone: Vector) -> bool:
+        self._meetings.subject.legacy.part_with(gone)
+        return True
+
     def _enter_consensus(self) -> bool:
         self._gossip.enter_consensus()
         return False
@@ -214,11 +242,11 @@ class Apart:
                 self.past = commit.past
             await self._stage.discard(sums)
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, within_s: float = SETTLE_S) -> None:
         """No new meetings; the one under way ends, and what was decided is applied."""
         self._gossip.paused = True
         clock = self._meetings.around.clock
-        deadline = clock() + SETTLE_S
+        deadline = clock() + within_s
         while not self._gossip.free and clock() < deadline:
             await self._stage.visit(self._look_in)
             await asyncio.sleep(POLL_S)

@@ -80,6 +80,10 @@ class Post:
             line = self._lines[peer] = _Line(self, peer)
         line.put(item)
 
+    async def drained(self) -> None:
+        """Until all that was sent so far has left, or its line is lost."""
+        await asyncio.gather(*(line.drained() for line in list(self._lines.values())))
+
     async def close(self) -> None:
         """Both ways: whoever writes on sees its line break, and does not write into the void."""
         self._closed = True
@@ -147,6 +151,7 @@ class _Line:
         self._items: deque[_Item] = deque()
         self._queued = 0
         self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     def put(self, item: _Item) -> None:
@@ -157,7 +162,15 @@ class _Line:
             return
         self._items.append(item)
         self._queued += item.nbytes
+        self._empty.clear()
         self._filled.set()
+
+    async def drained(self) -> None:
+        sent = asyncio.ensure_future(self._empty.wait())
+        try:
+            await asyncio.wait({sent, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sent.cancel()
 
     async def close(self) -> None:
         self.over = True
@@ -184,6 +197,7 @@ class _Line:
                 item = self._items.popleft()
                 self._queued -= item.nbytes
                 await self._deliver(stream, item)
+            self._empty.set()
             self._filled.clear()
             filled = asyncio.ensure_future(self._filled.wait())
             try:

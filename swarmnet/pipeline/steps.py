@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from swarmnet.exchange.farewell import Said
 from swarmnet.pipeline.past import Past
 from swarmnet.wire.messages import Tally
 
@@ -67,6 +68,11 @@ class Steps(Protocol):
 
     def leave(self) -> None:
         """This peer goes to another stage and takes no new samples."""
+        ...
+
+    async def bequeath(self, until: float) -> Said | None:
+        """This peer goes for good: what nobody has of its steps goes to a mate, by ``until`` of its
+        clock. None: mates have all of it, or there is nothing. Nothing meets anybody afterwards."""
         ...
 
     async def finish(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from swarmnet.exchange.farewell import Said
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.stepping import Stepping
 
@@ -31,6 +32,10 @@ class Together(Stepping):
 
     def leave(self) -> None:
         """The mates' next step takes what is held here."""
+
+    async def bequeath(self, until: float) -> Said | None:
+        """Every step is everybody's."""
+        return None
 
     async def finish(self) -> None:
         """They are the same already."""

@@ -62,6 +62,11 @@ class Traveller:
             at = min(self.book.next_at(now), looked_at + LOOK_S)
             await self._pause(max(at - now, SHORTEST_S))
 
+    async def farewell(self) -> None:
+        """Let all caches go; returns when the letters have left, or cannot."""
+        self._perform(self.book.farewell())
+        await self.post.drained()
+
     # ---- letters (Inbox) --------------------------------------------------------------------
 
     def room(self, letter: Message) -> int:

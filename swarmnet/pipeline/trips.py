@@ -417,6 +417,19 @@ class TripBook:
         reached = sorted(trip.met & live)
         return [Say(peer, Forget(samples=(trip.sample,))) for peer in reached]
 
+    def farewell(self) -> list[Say]:
+        """This trainer goes: whoever keeps something of its samples for it may let go of that."""
+        live = frozenset[str]().union(*self._live)
+        kept: dict[str, list[int]] = {}
+        for trip in self._trips.values():
+            for peer in sorted(trip.met & live):
+                kept.setdefault(peer, []).append(trip.sample)
+        return [
+            Say(peer, Forget(samples=tuple(samples[start : start + MAX_SAMPLES])))
+            for peer, samples in kept.items()
+            for start in range(0, len(samples), MAX_SAMPLES)
+        ]
+
     def _inquire(self, now: float) -> list[Say]:
         """Ask about samples whose stage has moved on without a word of them."""
         asked: dict[str, list[int]] = {}

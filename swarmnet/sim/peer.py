@@ -16,8 +16,9 @@ import numpy as np
 
 from swarmnet.events import ExchangeDone
 from swarmnet.exchange.consensus import Plan, reach_consensus
-from swarmnet.exchange.desk import Desk
+from swarmnet.exchange.desk import Desk, Snapshot
 from swarmnet.exchange.driver import Gossip
+from swarmnet.exchange.farewell import Said
 from swarmnet.exchange.links import Links
 from swarmnet.exchange.lookout import Lookout
 from swarmnet.exchange.membership import Membership, Status
@@ -29,6 +30,8 @@ from swarmnet.sim.network import SimNetwork
 from swarmnet.sim.vector import VectorSubject
 
 SIZE = 8
+LEAVE_S = 5.0
+POLL_S = 0.01
 EPOCH = 1_700_000_000
 """Incarnations are seconds since 1970, as those of real peers: they take as many bytes."""
 
@@ -124,6 +127,25 @@ class SimPeer:
         self._publish()
         return await reach_consensus(self.gossip, self.around, plan)
 
+    async def leave(self, within_s: float = LEAVE_S) -> Said:
+        """Meet nobody any more, and hand what nobody has yet to a neighbour. Steps are over."""
+        self.state = "left"
+        self.gossip.paused = True
+        for _ in range(round(within_s / 2 / POLL_S)):
+            if not self.gossip.free:
+                await asyncio.sleep(POLL_S)
+        await self.gossip.retire()
+        self.settle()
+        until = self.clock() + within_s / 2
+        vector = self.subject.legacy.capture()
+        if vector is None:
+            return Said("nobody", reason="there is nothing to hand over")
+        said = await self.gossip.farewells.say(Snapshot(self.steps, vector), until)
+        if said.gone is not None:
+            self.subject.legacy.part_with(said.gone)
+        self._publish()
+        return said
+
     def settle(self) -> None:
         """Apply what is due without another step."""
         self.events += self.desk.boundary(self.steps, 0.0)
@@ -165,7 +187,7 @@ class SimPeer:
                 self.added += increment
                 self.steps += 1
             else:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(POLL_S)
 
     def _step_s(self) -> float:
         scatter = self._options.scatter * (2 * self._random.random() - 1)

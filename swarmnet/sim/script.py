@@ -49,6 +49,10 @@ class Script:
         """The process is gone without a word."""
         return self._add(at, lambda swarm: swarm.crash(peer))
 
+    def leave(self, peer: int, at: float) -> Self:
+        """The process is told to go: it hands its work to a neighbour first."""
+        return self._add(at, lambda swarm: swarm.leave(peer))
+
     def restart(self, peer: int, at: float) -> Self:
         """The same identity as a new process, with weights of its own."""
         return self._add(at, lambda swarm: swarm.restart(peer))

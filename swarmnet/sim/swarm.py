@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from swarmnet.exchange.farewell import Said
 from swarmnet.sim.book import PhoneBook
 from swarmnet.sim.clock import now
 from swarmnet.sim.link import Cut
@@ -97,6 +98,12 @@ class Swarm:
 
     def crash(self, number: int) -> None:
         self.network.crash(self.peers[number].me)
+
+    async def leave(self, number: int) -> Said:
+        """In good order: its work goes to a neighbour, then it is gone."""
+        said = await self.peers[number].leave()
+        self.crash(number)
+        return said
 
     async def restart(self, number: int) -> SimPeer:
         """The same id as a new process, with a higher incarnation and weights of its own."""

@@ -24,6 +24,9 @@ class VectorSubject:
 
     def __init__(self, vector: Floats, nbytes: int = 0) -> None:
         self.live = vector.copy()
+        self.met = vector.copy()
+        """Where the last meeting left the vector, without the steps that were taken meanwhile."""
+        self.legacy = VectorLegacy(self)
         self.nbytes = max(nbytes, vector.nbytes)
         self.parts = -(-self.nbytes // (_VALUE_BYTES * PART_VALUES))
         self.layout = f"{vector.size:016x}"
@@ -53,16 +56,64 @@ class VectorSubject:
         return VectorBlend(snapshot, me)
 
     def apply_met(self, snapshot: Floats, correction: Floats) -> None:
+        self.met = snapshot + correction
         self.live += correction
 
     def apply_solo(self, snapshot: Floats) -> None:
         """Averaging has no outer step of its own."""
+        self.met = snapshot.copy()
 
     def apply_late(self, correction: Floats) -> None:
+        self.met += correction
         self.live += correction
 
     def enter_consensus(self) -> None:
         """Training meets by pure averages already."""
+
+
+class VectorLegacy:
+    """What a leaver's vector has gained since its last meeting; it travels without loss."""
+
+    ready_made = quick = True
+
+    def __init__(self, subject: VectorSubject) -> None:
+        self._subject = subject
+        self.layout = f"{subject.live.size:015x}f"
+        self.nbytes = subject.live.nbytes
+        self.parts = -(-subject.live.size // PART_VALUES)
+
+    def part_nbytes(self, part: int) -> int:
+        return self._subject.live[_span(part)].nbytes
+
+    def capture(self) -> Floats | None:
+        gained = self._subject.live - self._subject.met
+        return gained if gained.any() else None
+
+    def encode(self, snapshot: Floats, part: int) -> memoryview:
+        return memoryview(snapshot[_span(part)].tobytes())
+
+    def intake(self, leaver: int, heir: int) -> VectorIntake:
+        return VectorIntake(np.zeros_like(self._subject.live))
+
+    def inherit(self, displacement: Floats) -> None:
+        self._subject.live += displacement
+
+    def part_with(self, displacement: Floats) -> None:
+        self._subject.live -= displacement
+
+
+class VectorIntake:
+    """Decodes a ``VectorLegacy``."""
+
+    def __init__(self, vector: Floats) -> None:
+        self._vector = vector
+
+    def take(self, part: int, payloads: Mapping[str, memoryview]) -> None:
+        [payload] = payloads.values()
+        self._vector[_span(part)] = _finite(payload)
+
+    def finish(self) -> Correction:
+        return Correction(self._vector, float(np.sqrt(np.mean(self._vector**2))))
 
 
 class VectorBlend:
@@ -99,10 +150,14 @@ class VectorBlend:
         return mean
 
     def _values(self, payload: memoryview, part: int) -> Floats:
-        vector = np.frombuffer(payload[: self._own[_span(part)].nbytes])
-        if not np.isfinite(vector).all():
-            raise PayloadError("payload is not finite")
-        return vector
+        return _finite(payload[: self._own[_span(part)].nbytes])
+
+
+def _finite(payload: memoryview) -> Floats:
+    vector = np.frombuffer(payload)
+    if not np.isfinite(vector).all():
+        raise PayloadError("payload is not finite")
+    return vector
 
 
 def _span(part: int) -> slice:

@@ -20,17 +20,17 @@ def reserved(replica: Replica) -> dict[str, int]:
     vector = replica.theta.numel() * replica.theta.element_size()
     ready_made = replica.ready_made
     inner = _bytes(replica.rules.inner.tensors())
-    outer = _bytes(replica.rules.outer.tensors())
+    travels = _bytes(replica.rules.outer.tensors())
     return {
         "weights": vector,
         "gradients": vector,
         "inner": inner,
-        "outer": outer,
+        "outer": replica.rules.outer.nbytes,
         "snapshots": replica.snapshot_bytes,
         "payloads": replica.nbytes if ready_made else 2 * replica.nbytes,
         "corrections": vector,
         "open_questions": MAX_PENDING * vector,
-        "checkpoint": vector + inner + outer,
+        "checkpoint": vector + inner + travels,
     }
 
 

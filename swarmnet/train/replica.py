@@ -25,6 +25,7 @@ from swarmnet.train.blend import Arithmetic, Frozen, ReplicaBlend
 from swarmnet.train.flat import flatten_parameters, layout_hash, trainable_parameters
 from swarmnet.train.grid import Grid
 from swarmnet.train.lane import Lane
+from swarmnet.train.legacy import ReplicaLegacy
 from swarmnet.train.mirror import Mirror
 
 
@@ -73,6 +74,8 @@ class Replica:
         """How much this peer's text counts; see ``data.Corpus``."""
         self.layout = self.rules.signature
         self.steps_alone = run.outer.name != "average"
+        rules = self.rules
+        self.legacy = ReplicaLegacy(self.theta, rules.outer, rules.codec, self._lane, self.layout)
         self._enter(self.rules.outer)
 
     def _enter(self, outer: Outer) -> None:
@@ -184,6 +187,7 @@ class Replica:
         self.check(tensors)
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
+            self.rules.outer.start(self.theta)
         self.rules.outer.load(self._part(tensors, "outer."))
         self.rules.inner.load(self._part(tensors, "inner."))
         self._met = met

@@ -155,7 +155,8 @@ class Offer(Message):
     ``index`` counts rounds of a scheduled matching and is 0 in training. ``layout`` hashes
     everything that both sides must agree on for the payload to make sense. ``work``: the inner
     steps behind the displacement that the payload holds. ``patience_s``: so long I wait for your
-    window to open, once you said HOLD.
+    window to open, once you said HOLD. ``farewell``: I leave; the payload is what nobody has of my
+    work, and none comes back.
     """
 
     kind = Kind.OFFER
@@ -166,12 +167,13 @@ class Offer(Message):
     nbytes: Count
     work: Work = 0
     patience_s: Seconds = 0.0
+    farewell: bool = False
     digest: Digest | None = None
     hints: Hints = ()
 
 
 class Accept(Message):
-    """Yes: my payload follows, send yours."""
+    """Yes: my payload follows, send yours. An heir sends none: ``nbytes`` is 0."""
 
     kind = Kind.ACCEPT
     round: Count

@@ -42,7 +42,7 @@ from peers.brood import Brood
 from peers.churn import commits, fault_counts
 from peers.configs_folder import shipped
 from peers.demo import Demo, DemoOptions
-from peers.station import Stop
+from peers.stop import Stop
 from peers.storm.plan import StormConfig, load
 from peers.story import Story, Worker, tell
 from swarmnet.config import RunFile

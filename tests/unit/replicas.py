@@ -93,7 +93,9 @@ class ReplicaPeer(StagePeer):
         )
         gossip = Gossip(around, window, desk, subject, setting.incarnation)
         plan = Plan(Hypercube(Hypercube.Config()), 0, 20.0)
-        return Apart(Meetings(gossip, desk, around, plan, lambda: 0.0), stage, place.target)
+        return Apart(
+            Meetings(gossip, desk, subject, around, plan, lambda: 0.0), stage, place.target
+        )
 
     async def start(self, checkpoint=None):
         self.network.own(self.me, asyncio.create_task(self._renew()))

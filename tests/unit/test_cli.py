@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from peers import cli
+from swarmnet.events import Event, EventLog, FarewellSaid, PeerFinished, PeerStarted
 from swarmnet.wire.invite import Invite
 
 ID = "12D3KooWGzBMcZ4YkpFc8yS1pUX6CbnkjRjgQyT4EGtZEAnQXjKZ"
@@ -176,6 +177,24 @@ def test_a_bad_slow_worker(
     assert code == 2
     assert says in said
     assert not out.exists()
+
+
+def test_the_last_line_says_where_the_last_window_went(tmp_path: Path) -> None:
+    def live(*events: Event) -> str:
+        """One life of a worker in this folder."""
+        log = EventLog(tmp_path / "events.jsonl", "ann")
+        log.emit(PeerStarted(role="worker", run="tiny", fingerprint="ab", peer_id=ID))
+        for event in events:
+            log.emit(event)
+        done = {"steps": 7, "tokens": 1, "ok": 2, "solo": 0, "failed": 0, "bytes_sent": 3_000_000}
+        log.emit(PeerFinished(reason="left: SIGTERM", **done, train_s=1.0, stall_s=0.0))
+        log.close()
+        return cli._closing_line(tmp_path)
+
+    ending = f"3.0 MB given; {tmp_path}"
+    given = live(FarewellSaid(outcome="given", to="12D3KooWabcdef"))
+    assert given == f"7 steps, 2 exchanges, the last window went to abcdef, {ending}"
+    assert live(FarewellSaid(outcome="nobody")) == f"7 steps, 2 exchanges, {ending}"
 
 
 def test_the_surface_is_frozen() -> None:

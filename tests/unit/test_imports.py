@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "boundary": _SETTLED | {"codec"},
     "exchange": _SETTLED.union(_CHOICES),
     # What a stage peer and a trainer decide and say; the weights themselves are train's business.
+    # What one machine hears of its own end; nobody else in the library needs it.
+    "notice": _CONFIG,
     "pipeline": _SETTLED.union(_CHOICES, {"exchange"}),
     "train": _SETTLED.union(_CHOICES, {"exchange", "pipeline"}),
     "net": _BESIDE,

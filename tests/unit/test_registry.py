@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
-@pytest.mark.parametrize("name", registry.FOLDERS)
+@pytest.mark.parametrize("name", registry.FOLDERS + registry.OF_A_PEER)
 def test_every_choice_is_one_class_with_its_config(name):
     for choice in registry.names(name):
         cls = registry.find(name, choice)
