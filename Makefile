@@ -36,8 +36,11 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread each: tests that share the cores would wait for each other's threads.
+test: export OMP_NUM_THREADS = 1
 test: check
-	$(BIN)/python -m pytest tests/unit tests/contracts tests/swarm
+	$(BIN)/python -m pytest -n auto tests/unit tests/contracts
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/swarm
 
 swarm: .venv/.installed
 	$(BIN)/python -m pytest tests/swarm

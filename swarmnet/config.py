@@ -204,7 +204,7 @@ class PeerConfig(Section):
     identity: Path | None = Field(None, description="key file; default inside --out")
     checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
     checkpoints: int = Field(3, ge=1, le=1000, description="how many of the newest are kept")
-    hourly: int = Field(24, ge=0, le=10_000, description="and of how many hours of training one")
+    hourly: int = Field(6, ge=0, le=10_000, description="and of how many hours of training one")
     stale_s: float = Field(
         300.0,
         gt=0,

@@ -165,12 +165,3 @@ def test_stages_that_the_run_has_not_are_refused_in_one_line(tmp_path: Path) -> 
         herd.wait(lambda: not lost.running, "refusal")
         assert lost.exit_code == 2
         assert lost.last_words() == "ConfigError: --stage 9: the run has stages 0 to 1"
-    with pipeline(tmp_path / "cut", "pipeline.stages=3") as herd:
-        children = [herd.stage("s", 0), herd.trainer("t")]
-        for child in children:
-            herd.wait(lambda: not child.running, "refusal")  # noqa: B023
-            assert child.exit_code == 2
-            words = (
-                "ModelError: pipeline.stages = 3: the model has 2 blocks, so between 1 and 2 stages"
-            )
-            assert child.last_words() == words

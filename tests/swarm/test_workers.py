@@ -173,7 +173,8 @@ def test_a_worker_comes_back_when_every_bootstrap_is_gone(tmp_path: Path) -> Non
         herd.worker("b")
         herd.wait_met("a", "b")
         [other] = {event["peer_id"] for event in herd.of("b", "peer_started")}
-        herd.wait(lambda: other in (victim.out / ADDRESSES).read_text(), "the other in the book")
+        book = victim.out / ADDRESSES
+        herd.wait(lambda: book.exists() and other in book.read_text(), "the other in the book")
         victim.kill()
         herd.bootstrap.kill()
         before = herd.met("a")
