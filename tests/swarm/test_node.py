@@ -28,7 +28,7 @@ from swarmnet.errors import (
     StreamCut,
     UnreachableError,
 )
-from swarmnet.net import folder, serving
+from swarmnet.net import serving
 from swarmnet.net.daemon import Listen
 from swarmnet.net.node import Node
 from swarmnet.net.thread import NetThread
@@ -380,10 +380,15 @@ def test_three_deaths_within_a_minute_end_the_node(tmp_path):
     asyncio.run(main())
 
 
-def test_close_leaves_no_process_no_file_no_task(tmp_path, run, monkeypatch):
-    (tmp_path / "t").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
-    monkeypatch.setattr(folder, "_MAX_CHARS", 90)
+@pytest.fixture
+def short_folder():
+    """A folder of its own whose name leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as made:
+        yield Path(made)
+
+
+def test_close_leaves_no_process_no_file_no_task(tmp_path, short_folder, run, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
 
     async def main():
         async with nodes(tmp_path, 2) as (one, two):
@@ -393,14 +398,14 @@ def test_close_leaves_no_process_no_file_no_task(tmp_path, run, monkeypatch):
                 await one.publish("peers", {"n": 1})
                 await two.lookup("peers")
             pids = [one.daemon_pid, two.daemon_pid]
-            assert len(list((tmp_path / "t").iterdir())) == 2
+            assert len(list(short_folder.iterdir())) == 2
             await one.close()
             began = time.monotonic()
             await two.close()
             assert time.monotonic() - began < 2.0
             await stream.close()
         assert not any(running(pid) for pid in pids)
-        assert list((tmp_path / "t").iterdir()) == []
+        assert list(short_folder.iterdir()) == []
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 5.0)
 
     run(main())
