@@ -14,9 +14,9 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo    a whole swarm on this machine: a worker is killed, another one joins"
-	@echo "make test    lint, types and all tests"
+	@echo "make test    lint, types and all tests but the long ones"
 	@echo "make check   lint and types only"
-	@echo "make swarm   only the tests with real processes"
+	@echo "make swarm   only the tests with real processes, the long ones too"
 	@echo "make netlab  only the tests on hosts made of network namespaces (root; two minutes)"
 	@echo "make bench   the benchmarks; no assertions on time"
 
@@ -40,7 +40,7 @@ check: .venv/.installed
 test: export OMP_NUM_THREADS = 1
 test: check
 	$(BIN)/python -m pytest -n auto tests/unit tests/contracts
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/swarm
+	$(BIN)/python -m pytest -m 'not long' tests/swarm
 
 swarm: .venv/.installed
 	$(BIN)/python -m pytest tests/swarm

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peers.storm.lab import WEATHER, Lab
 from peers.storm.plan import StormConfig, parse
 from swarmnet.events import FaultInjected
@@ -129,6 +131,7 @@ def test_a_full_disk_costs_lines_and_checkpoints_and_no_training(tmp_path: Path)
         )
 
 
+@pytest.mark.long
 def test_the_demo_lives_through_kills_and_joins(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "peers.cli", "demo", "--run", str(RUN), "--peers", "4"]
