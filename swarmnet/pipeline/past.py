@@ -134,6 +134,8 @@ class Commit:
     """Tokens of each member that stepped; 0: its own contribution is not in the mean."""
     past: Past
     """After this step."""
+    shares: dict[str, int]
+    """Samples of each member that are in the mean: a sample is in one member's share alone."""
 
     @classmethod
     def of(
@@ -147,7 +149,8 @@ class Commit:
         """``by``: the decision's leader and number. ``elapsed_s``: how long the run had lasted, in
         the words of who called the meeting."""
         ids = tuple(sorted(sample for ids in claimed.values() for sample in ids))
-        return cls(ids, works, before.after(ids, sum(works.values()), by, elapsed_s))
+        past = before.after(ids, sum(works.values()), by, elapsed_s)
+        return cls(ids, works, past, {peer: len(held) for peer, held in claimed.items()})
 
     @property
     def tokens(self) -> int:

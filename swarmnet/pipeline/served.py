@@ -64,7 +64,7 @@ class Watch(Protocol):
         ...
 
     def stepped(self, commit: Commit, own: int, lr: float, seconds: float) -> None:
-        """``own``: samples in it that this peer counted."""
+        """``own``: samples in it that this peer contributed."""
         ...
 
     def lost(self, samples: int) -> None: ...
@@ -218,7 +218,8 @@ class ServedStage:
             self.past = commit.past
 
         await self.service.exclusively(move)
-        own = sum(sample in self.book.held for sample in commit.ids)
+        # Not what is held of it: a sample that was sent again is held here and in a mate's share.
+        own = commit.shares.get(self.book.place.me, 0)
         self.book.steps[self._stage] = commit.past.step
         self.service.perform(self.book.commit(commit.ids, commit.past.step))
         self._watch.stepped(commit, own, lr, self._clock() - began)

@@ -267,6 +267,9 @@ class StagePeer:
 
     def stepped(self, commit, own, lr, seconds):
         self.commits.append(commit)
+        shares, step = self.pipeline.shares, (self.stage, commit.past.lineage)
+        shares[step] += own
+        assert shares[step] <= len(commit.ids)
         self.pipeline.judge_step(self, commit)
 
     def lost(self, samples):
@@ -337,6 +340,8 @@ class Pipeline:
         self.down = set()
         self.died, self.frozen = {}, {}
         self.walls = Counter()
+        self.shares = Counter()
+        """What the peers of a stage say that they brought, by the step that has it."""
         self.given = 0
         self.limit = 0
         self.done = []
