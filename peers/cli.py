@@ -214,7 +214,8 @@ def demo(
     ] = None,
     solo: Annotated[bool, typer.Option("--solo", help="Also train one worker alone.")] = False,
     slow: Annotated[
-        list[str], typer.Option("--slow", metavar="INDEX:FACTOR", help="Slow worker-INDEX down.")
+        list[str],
+        typer.Option("--slow", metavar="INDEX:FACTOR", help="Slow worker-INDEX (all) down."),
     ] = [],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="Your own text: a file or folder.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run file; default: demo or pipeline.")] = None,
@@ -230,8 +231,9 @@ def demo(
     With churn: [bold]swarmnet demo --peers 6 --kill-every 15 --join-every 20 --minutes 3[/]
     """
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    from peers.local import Wishes, slow_workers, storm_of
+    from peers.local import Wishes, storm_of
     from peers.shows import show_pipeline, show_workers
+    from peers.slow import slow_workers
     from swarmnet.errors import ConfigError
 
     name = "pipeline" if pipeline else "demo"

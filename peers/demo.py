@@ -18,6 +18,7 @@ from peers.collect import merge
 from peers.gain import speedup
 from peers.nursery import Child
 from peers.report import write_report
+from peers.slow import Slow
 from peers.stop import Stop
 from peers.storm.lab import WEATHER, Lab
 from peers.storm.plan import StormConfig
@@ -40,8 +41,7 @@ class DemoOptions:
     alone: RunFile | None = None
     """What one worker alone trains afterwards, for comparison; None: nobody does."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    slow: Mapping[int, float] = field(default_factory=dict)
-    """Index of a worker of the beginning -> how many times as long its steps take."""
+    slow: Slow = field(default_factory=Slow)
     storm: StormConfig | None = None
     """What is done to the workers; None: one kill and one join, if there is to be ``churn``."""
 
@@ -96,7 +96,7 @@ class Demo:
     def _start_worker(self, name: str) -> Child:
         """A new process in the folder of that name, which may hold a checkpoint."""
         number = int(name.removeprefix("worker-"))
-        settings = self._brood.settings | {"slowdown": self._options.slow.get(number, 1.0)}
+        settings = self._brood.settings | {"slowdown": self._options.slow[number]}
         child = self._brood.start(name, "worker_child", self._invite, settings)
         self._workers[name] = child
         if self._storm is not None:

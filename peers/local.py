@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import tomli_w
 
 from peers.demo import DemoOptions
 from peers.pipeline.demo import PipelineOptions
+from peers.slow import Slow
 from peers.storm.hands import check
 from peers.storm.plan import StormConfig, load, turnover
-from swarmnet.config import MAX_SLOWDOWN, RunConfig, RunFile
+from swarmnet.config import RunConfig, RunFile
 from swarmnet.errors import ConfigError, StorageError
 
 SERVE_S = 600.0
@@ -34,8 +35,8 @@ class Wishes:
     seed: int | None = None
     data: Path | None = None
     overrides: tuple[str, ...] = ()
-    slow: Mapping[int, float] = field(default_factory=dict)
-    """How many times as long a step of worker-<index>, or the work of peer-<index>, takes."""
+    slow: Slow = field(default_factory=Slow)
+    """Of workers, or of a pipeline's peers."""
     storm: StormConfig | None = None
 
 
@@ -100,25 +101,6 @@ def storm_of(
     return load(name)
 
 
-def slow_workers(items: Sequence[str], workers: int) -> dict[int, float]:
-    """``INDEX:FACTOR``, several or with commas between them. Raises ConfigError."""
-    slow: dict[int, float] = {}
-    for item in (part.strip() for text in items for part in text.split(",")):
-        index, _, factor = item.partition(":")
-        try:
-            number, times = int(index), float(factor)
-        except ValueError as error:
-            raise ConfigError(f"--slow {item!r}: write it as INDEX:FACTOR, as in 1:10") from error
-        if not 0 <= number < workers:
-            raise ConfigError(f"--slow {item}: the workers are worker-0 to worker-{workers - 1}")
-        if number in slow:
-            raise ConfigError(f"--slow {item}: worker-{number} is slowed already")
-        if not 1 <= times <= MAX_SLOWDOWN:
-            raise ConfigError(f"--slow {item}: the factor must be 1 to {MAX_SLOWDOWN}")
-        slow[number] = times
-    return slow
-
-
 def _alone(wishes: Wishes, run: RunFile) -> RunFile:
     """The same run for one worker, with the learning rate that suits it best.
 
@@ -142,7 +124,7 @@ def _tokens(wishes: Wishes) -> int:
     A slow worker reads fewer tokens; the others neither make up for it nor stop early.
     """
     config: RunConfig = RunFile.load(wishes.run).config
-    strength = sum(1 / wishes.slow.get(index, 1.0) for index in range(wishes.workers))
+    strength = sum(1 / wishes.slow[index] for index in range(wishes.workers))
     return max(1, int(config.target.tokens * strength / 4))
 
 

@@ -21,6 +21,7 @@ from peers.pipeline.page import page
 from peers.pipeline.story import recount
 from peers.pipeline.summary import summarise
 from peers.report import write
+from peers.slow import Slow
 from peers.stop import Stop
 from peers.story import Record
 from swarmnet.config import RunFile
@@ -39,7 +40,7 @@ class PipelineOptions:
     trainers: int = 1
     churn: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
-    slow: Mapping[int, float] = field(default_factory=dict)
+    slow: Slow = field(default_factory=Slow)
     """Index of a stage peer of the beginning -> how many times as long its work takes."""
 
 
@@ -82,7 +83,7 @@ class PipelineDemo:
             self._brood.close()
 
     def _start_peer(self, index: int, invite: str, stage: int | None) -> None:
-        settings = self._brood.settings | {"slowdown": self._options.slow.get(index, 1.0)}
+        settings = self._brood.settings | {"slowdown": self._options.slow[index]}
         self._start(f"peer-{index}", "stage_child", invite, settings, stage)
 
     def _start(self, name: str, work: str, *arguments: Any) -> None:

@@ -42,6 +42,7 @@ from peers.brood import Brood
 from peers.churn import commits, fault_counts
 from peers.configs_folder import shipped
 from peers.demo import Demo, DemoOptions
+from peers.slow import Slow
 from peers.stop import Stop
 from peers.storm.plan import StormConfig, load
 from peers.story import Story, Worker, tell
@@ -173,7 +174,7 @@ def run(options: argparse.Namespace, out: Path, storm: StormConfig | None) -> Ro
     overrides = [*OVERRIDES, f"target.minutes={options.minutes}", f"seed={options.seed}"]
     run_file = RunFile.load(RUN, [*overrides, *options.overrides])
     settings = SETTINGS | {"serve_s": SERVE_S}
-    slow = dict.fromkeys(range(options.peers), options.pace) if options.pace > 1 else {}
+    slow = Slow(everybody=options.pace)
     demo = DemoOptions(run_file, out, options.peers, False, None, settings, slow, storm)
     clock = Clock()
     out.mkdir(parents=True)

@@ -166,6 +166,8 @@ def test_other_mistakes(capsys: pytest.CaptureFixture[str], arguments: tuple[str
         (["1:nan"], "the factor must be 1 to"),
         (["1:1e9"], "the factor must be 1 to"),
         (["1:10", "1:2"], "worker-1 is slowed already"),
+        (["all:10", "all:2"], "everybody is slowed already"),
+        (["all"], "write it as INDEX:FACTOR"),
     ],
 )
 def test_a_bad_slow_worker(

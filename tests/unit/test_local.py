@@ -6,8 +6,9 @@ import pytest
 
 from peers.configs_folder import shipped
 from peers.demo import DemoOptions, victim
-from peers.local import Wishes, prepare, slow_workers
+from peers.local import Wishes, prepare
 from peers.shows import closing_lines, worker_line
+from peers.slow import Slow, slow_workers
 from peers.summary import summarise
 from swarmnet.config import RunFile
 from swarmnet.events import PeerStarted, StepDone
@@ -33,18 +34,25 @@ def test_slow_workers_are_given_one_by_one_or_with_commas(items, expected):
     assert slow_workers(items, 5) == expected
 
 
+def test_all_slows_whoever_is_not_named_and_whoever_joins():
+    slow = slow_workers(["all:4", "1:10"], 5)
+    assert [slow[index] for index in (0, 1, 4, 99)] == [4.0, 10.0, 4.0, 4.0]
+
+
 def test_a_slow_worker_leaves_the_steps_of_the_others_as_they_are(tmp_path):
     whole = prepared(tmp_path / "a", workers=4).run.config.target.tokens
-    five = prepared(tmp_path / "b", workers=5, slow={1: 10.0})
+    five = prepared(tmp_path / "b", workers=5, slow=Slow({1: 10.0}))
     assert five.run.config.target.tokens == int(whole / 4 * 4.1)
     assert five.slow == {1: 10.0}
-    given = prepared(tmp_path / "c", workers=5, slow={1: 10.0}, overrides=("target.tokens=77",))
+    given = prepared(
+        tmp_path / "c", workers=5, slow=Slow({1: 10.0}), overrides=("target.tokens=77",)
+    )
     assert given.run.config.target.tokens == 77
 
 
 @pytest.mark.parametrize(("slow", "killed"), [({}, 1), ({0: 9}, 1), ({1: 9}, 2), ({1: 9, 2: 9}, 1)])
 def test_who_is_slow_is_not_killed_unless_nobody_else_is_left(tmp_path, slow, killed):
-    options = DemoOptions(RunFile.load(DEMO), tmp_path, workers=3, slow=slow)
+    options = DemoOptions(RunFile.load(DEMO), tmp_path, workers=3, slow=Slow(slow))
     assert victim(options) == killed
 
 
