@@ -77,7 +77,7 @@ class StageSide:
         self._run = run
         self._module = module
         boundary: Boundary = run.boundary.build("boundary")
-        self.replica = Replica(module, run, seed=station.incarnation, part=module.index)
+        self.replica = Replica(module, run, seed=station.seed, part=module.index)
 
         def constrain(stage: Any) -> None:
             boundary.constrain(stage, module.first, module.last)

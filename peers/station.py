@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,12 @@ class Station:
         except OSError as error:
             raise StorageError(f"{out}: {error.strerror}") from error
         return cls(out, name, peer, Stop(), identity, log, NetThread().start())
+
+    @property
+    def seed(self) -> int:
+        """63 bits that no other peer has, nor this one at another start."""
+        said = f"{self.identity.peer_id} {self.incarnation}".encode()
+        return int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
 
     def branch(self, part: int) -> Station:
         """Another peer of this process: a key, a port and a folder of its own, the rest shared.

@@ -119,7 +119,7 @@ class StagePeer:
             self.station.log.emit,
         )
         await self.link.give(giver.handle)
-        self._mover = Mover(self.link, self.run_file.config, self.station.incarnation)
+        self._mover = Mover(self.link, self.run_file.config, self.station.seed)
         target: int | None = await self._first_stage()
         left = -1
         while target is not None:

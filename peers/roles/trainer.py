@@ -114,7 +114,7 @@ class TrainerPeer:
         wirings = [run.wiring.build("wiring", rng) for _ in range(stages)]
         most = max(MOST_UNDER_WAY, 2 * stages)
         flow = Flow(stages, most, most_unsettled=most + 4 * self._per_step)
-        book = TripBook(me, self.station.incarnation % 2**31, wirings, flow)
+        book = TripBook(me, self.station.incarnation, wirings, flow)
         limits = self._limits(run) if run.pipeline.handover == "hub" else None
         self.traveller = Traveller(self.link.node, book, self._load, limits)
         self.traveller.view = self._view

@@ -143,7 +143,7 @@ class Worker:
         module = self.builder.build(run.seed).to(device)
         corpus: Corpus = run.data.build("data", self.builder.tokenizer(), peer.texts, peer.cache)
         me = self.station.identity.peer_id
-        self.replica = Replica(module, run, seed=self.station.incarnation)
+        self.replica = Replica(module, run, seed=self.station.seed)
         self.replica.weight = corpus.weight
         self.trainer = Trainer(run, self.replica, Batches(corpus.train, run, me))
         self.station.log.emit(

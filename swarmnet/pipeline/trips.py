@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -35,6 +36,9 @@ from swarmnet.wire.letters import (
 )
 from swarmnet.wiring import Wiring
 
+SERIES_BITS, COUNT_BITS = 40, 23
+"""Of a sample's id. A series is drawn for this trainer and start alone: a stage takes what two
+trainers name alike for one sample, and a thousand trainers do so once in two million runs."""
 OVERDUE_STEPS = 2
 """A sample that was counted is part of one of the next two steps, or somebody is asked."""
 ASK_AGAIN_S = 2.0
@@ -50,15 +54,15 @@ MAX_DOUBLINGS = 6
 class TripBook:
     """All trips of one trainer. ``wirings`` has one for each stage."""
 
-    def __init__(self, me: str, tag: int, wirings: Sequence[Wiring], flow: Flow) -> None:
-        """``tag``: upper 32 bits of all sample ids, another at every start of the process."""
+    def __init__(self, me: str, life: int, wirings: Sequence[Wiring], flow: Flow) -> None:
+        """``life``: another at every start of the process, so that no sample is named twice."""
         self.me = me
         self.flow = flow
         self.ledger = Ledger()
         self.steps: dict[int, int] = {}
         self.finished: list[Finished] = []
         """For the caller to take."""
-        self.tag = tag
+        self._life = life
         self._wirings = wirings
         self._trips: dict[int, Trip] = {}
         self._open: set[int] = set()
@@ -80,6 +84,12 @@ class TripBook:
     @property
     def unsettled(self) -> int:
         return len(self._trips) - len(self._open)
+
+    def name(self, number: int) -> int:
+        """The id of the sample that was begun as the ``number``-th."""
+        series, count = divmod(number, 1 << COUNT_BITS)
+        digest = hashlib.sha256(f"{self.me} {self._life} {series}".encode()).digest()
+        return int.from_bytes(digest[: SERIES_BITS // 8], "big") << COUNT_BITS | count
 
     def room(self) -> bool:
         """Whether another trip may begin."""
@@ -115,7 +125,7 @@ class TripBook:
 
     def begin(self, load: Load, now: float) -> list[Say]:
         """A new sample; ask ``room`` before."""
-        sample = self.tag << 32 | self.ledger.begun
+        sample = self.name(self.ledger.begun)
         self.ledger.begun += 1
         trip = Trip(sample, load, now, [None] * self.stages)
         self._trips[sample] = trip

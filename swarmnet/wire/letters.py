@@ -1,9 +1,8 @@
 """What trainers and stage peers of a pipeline say: letters, each on its own, answered or not.
 
 A letter with ``nbytes`` is followed by so many bytes in PART frames. A *sample* is one microbatch:
-its id is the trainer's tag (upper 32 bits) and a number that the trainer never uses twice. A
-*trip* is its way through the stages; an *attempt* counts the tries to complete it. ``mask`` has a
-bit for each stage that shall count the sample.
+no other one of any trainer has its id. A *trip* is its way through the stages; an *attempt* counts
+the tries to complete it. ``mask`` has a bit for each stage that shall count the sample.
 """
 
 from __future__ import annotations

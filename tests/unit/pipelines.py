@@ -32,6 +32,8 @@ from tests.unit.stages import VectorCargo
 ROWS, LENGTH = 2, 3
 LIMITS = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
 NEVER = 10**12
+LIFE = 1
+"""Of all trainers: they start in the same second."""
 """More tokens than any step gathers."""
 RATE = 1e-6
 COPY_S = 0.3
@@ -502,7 +504,7 @@ class Pipeline:
         assert len(counted) == len(set(counted)), "a sample counted twice"
         assert first.past.committed == ROWS * LENGTH * len(counted)
         begun = {
-            traveller.book.tag << 32 | number
+            traveller.book.name(number)
             for traveller in self.travellers
             for number in range(traveller.book.ledger.begun)
         }
@@ -523,7 +525,7 @@ class Pipeline:
         rng = random.Random(self.seed * 100 + number)
         wirings = [cls(cls.Config(), rng) for _ in self.counts]
         most = 10_000 if self.target == NEVER else 96
-        book = TripBook(me, number, wirings, Flow(len(self.counts), 32, most))
+        book = TripBook(me, LIFE, wirings, Flow(len(self.counts), 32, most))
         limits = LIMITS if self.handover == "hub" else None
         traveller = Traveller(self.network.transport(me), book, self._next, limits)
         traveller.view = self.view

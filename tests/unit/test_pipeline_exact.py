@@ -79,8 +79,10 @@ class Llamas(Pipeline):
 
     def by_one_process(self, samples):
         """Each stage's gradient sum over these samples of the only trainer."""
-        numbers = [sample & 0xFFFFFFFF for sample in samples]
-        tokens = [torch.from_numpy(self.load(number).astype(np.int64)) for number in numbers]
+        [traveller] = self.travellers
+        number_of = {traveller.book.name(number): number for number in range(N)}
+        loads = [self.load(number_of[sample]) for sample in samples]
+        tokens = [torch.from_numpy(load.astype(np.int64)) for load in loads]
         return by_one_process(self.stages(), tokens)[1]
 
 
