@@ -5,18 +5,21 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell command 
 # often a CUDA build of several gigabytes, even where a CPU build of this release is at hand. To choose
 # the build, name its index once (.../whl/cpu, or for a GPU .../whl/cu130):
 #   make setup TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+# Most of what is installed is never imported: Python compiles what is when it first is, which halves the
+# time of an installation.
 # A torch that stands in .venv already and satisfies pyproject.toml can be kept: make setup TORCH=torch
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check swarm netlab bench
+.PHONY: help setup demo test check swarm long netlab bench
 
 help:
 	@echo "make demo    a whole swarm on this machine: a worker is killed, another one joins"
 	@echo "make test    lint, types and all tests but the long ones"
 	@echo "make check   lint and types only"
 	@echo "make swarm   only the tests with real processes, the long ones too"
+	@echo "make long    the tests that make test leaves out: more seeds, and runs of a minute"
 	@echo "make netlab  only the tests on hosts made of network namespaces (root; two minutes)"
 	@echo "make bench   the benchmarks; no assertions on time"
 
@@ -24,8 +27,8 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-compile -e '.[dev]'
 	touch $@
 
 demo: .venv/.installed
@@ -39,11 +42,17 @@ check: .venv/.installed
 # One thread each: tests that share the cores would wait for each other's threads.
 test: export OMP_NUM_THREADS = 1
 test: check
-	$(BIN)/python -m pytest -n auto tests/unit tests/contracts
+	$(BIN)/python -m pytest -n auto -m 'not long' tests/unit tests/contracts
 	$(BIN)/python -m pytest -m 'not long' tests/swarm
 
+swarm: export OMP_NUM_THREADS = 1
 swarm: .venv/.installed
 	$(BIN)/python -m pytest tests/swarm
+
+long: export OMP_NUM_THREADS = 1
+long: .venv/.installed
+	$(BIN)/python -m pytest -n auto -m long tests/unit tests/contracts
+	$(BIN)/python -m pytest -m long tests/swarm
 
 netlab: .venv/.installed
 	$(BIN)/python -m pytest tests/netlab

@@ -5,6 +5,8 @@ state is saved, by each way in turn. The *stall* of a checkpoint is what all ste
 beginning until it is written took longer than as many steps just before it, less the time of a
 plain copy of the state to host memory that is already reserved. torch.save stalls for the whole
 write; neither it nor the async save waits for the disk, ours flushes and hashes what it writes.
+The last row saves nothing, for as long as ours takes: what the same sum says of steps that nobody
+disturbs is the noise of this machine.
 
     python tests/bench/checkpoint.py --json
 """
@@ -142,6 +144,20 @@ class Distributed:
         return self._future is not None and not self._future.done()
 
 
+class Nothing:
+    """No checkpoint, for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until = 0.0
+
+    def begin(self, model: Model, folder: Path, number: int) -> None:
+        self._until = time.perf_counter() + self._seconds
+
+    def busy(self) -> bool:
+        return time.perf_counter() < self._until
+
+
 WAYS: dict[str, Callable[[], Way]] = {
     "swarmnet": Ours,
     "torch.save": TorchSave,
@@ -160,6 +176,7 @@ def measure(millions: float, times: int, folder: Path) -> list[Row]:
         place.mkdir()
         rows.append(_row(name, make(), model, place, times, copy_s))
         shutil.rmtree(place)
+    rows.append(_row("nothing", Nothing(rows[0].write_s), model, folder, times, 0.0))
     sync = next(row for row in rows if row.way == "torch.save").stall_median_ms
     return [Row(**(asdict(row) | {"ratio": row.stall_median_ms / sync})) for row in rows]
 

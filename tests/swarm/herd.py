@@ -13,6 +13,8 @@ from swarmnet.config import RunFile
 
 RUN = Path(__file__).with_name("tiny.toml")
 DEADLINE_S = 90.0
+SLOW = 6.0
+"""A worker's steps take so many times as long: who trains leaves the cores to who starts."""
 
 
 class Herd:
@@ -47,7 +49,8 @@ class Herd:
         self.nursery.close()
 
     def worker(self, name: str, **settings: Any) -> Child:
-        return self.nursery.start(name, "worker_child", self.invite, self.settings | settings)
+        given = self.settings | {"slowdown": SLOW} | settings
+        return self.nursery.start(name, "worker_child", self.invite, given)
 
     def stage(self, name: str, stage: int, **settings: Any) -> Child:
         given = self.settings | settings

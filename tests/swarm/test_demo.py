@@ -32,7 +32,8 @@ KEYS = {
 def test_four_workers_a_kill_and_a_join(tmp_path: Path) -> None:
     out = tmp_path / "run"
     # Long enough for the joiner to be seen: its record is read a renewal after it was written.
-    command = [*DEMO, "--solo", "--json", "--out", str(out), "--set", "target.tokens=900000"]
+    command = [*DEMO, "--solo", "--json", "--out", str(out), "--set", "target.tokens=1000000000"]
+    command += ["--minutes", "0.5", "--slow", "all:6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

@@ -81,7 +81,7 @@ def test_a_lone_worker_killed_and_resumed_ends_bit_identical(tmp_path: Path) -> 
                 else:
                     child.kill()
                     child.join(10.0)
-            herd.worker("a", checkpoint_s=0.3)
+            herd.worker("a", checkpoint_s=0.3, slowdown=1.0)
             herd.wait(lambda: finished(herd, "a"), "end of the run")
             sources = [event["source"] for event in herd.of("a", "state_taken")]
             assert sources == ["seed", *["checkpoint"] * kills]
@@ -151,10 +151,10 @@ def test_the_only_other_peer_alive_is_not_healed_yet(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_run_is_one_line_and_not_touched(tmp_path: Path) -> None:
-    with Herd(tmp_path / "one", "target.tokens=15000") as herd:
+    with Herd(tmp_path / "one", "target.tokens=5000") as herd:
         herd.worker("a")
         herd.wait_finished("a")
-    with Herd(tmp_path / "two", "target.tokens=16000") as other:
+    with Herd(tmp_path / "two", "target.tokens=6000") as other:
         shutil.copytree(herd.nursery.root / "a" / FOLDER, other.nursery.root / "a" / FOLDER)
         theirs = sorted((other.nursery.root / "a" / FOLDER).iterdir())
         other.worker("a")

@@ -136,6 +136,7 @@ def test_the_demo_lives_through_kills_and_joins(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "peers.cli", "demo", "--run", str(RUN), "--peers", "4"]
     command += ["--kill-every", "4", "--join-every", "5", "--minutes", "0.4", "--json"]
+    command += ["--slow", "all:6"]
     command += ["--set", ENDLESS, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,10 @@ def sweep(monkeypatch, n, kind, values):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n", "values", "frames"), [(3, 10, 48), (4, 7, 78), (5, 14, 124)])
+@pytest.mark.parametrize(
+    ("n", "values", "frames"),
+    [(3, 10, 48), (4, 7, 78), pytest.param(5, 14, 124, marks=pytest.mark.long)],
+)
 def test_a_fault_at_every_frame(monkeypatch, n, values, frames, kind):
     """Where the leader stays, the others meet without whoever is lost, more often than not."""
     applied = sweep(monkeypatch, n, kind, values)

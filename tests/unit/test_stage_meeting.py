@@ -172,7 +172,7 @@ def struck(monkeypatch, n, *faults, link=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("n", [2, 3, pytest.param(5, marks=pytest.mark.long)])
 def test_a_fault_at_the_frames_of_a_meeting(monkeypatch, n, kind):
     seen = set()
     for at in range(0, 400, 1 if n < 5 else 3):

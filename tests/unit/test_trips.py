@@ -8,6 +8,7 @@ import pytest
 from swarmnet.pipeline.record import Phase
 from swarmnet.sim.clock import run
 from tests.unit.pipelines import Pipeline
+from tests.unit.seeds import seeds
 
 N = 60
 
@@ -64,7 +65,7 @@ def test_a_peer_that_crashes_costs_its_samples_another_attempt(stage, after_s):
     run(main())
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(6, 12))
 def test_crashes_joins_and_walls_in_any_order_leave_every_sample_counted_once(seed):
     async def main():
         chance = random.Random(seed)
