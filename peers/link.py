@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
 READING = ("training",)
 MAX_ASKED = 8
-"""Peers who are asked for the run file, those we are connected to first."""
+"""Of those that a newcomer is connected to, who are asked for the run file."""
 REFERENCE = "run.toml"
 """The run file's name inside ``--out``."""
 
@@ -175,7 +175,7 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
     node.run_file = given or b""
     reasons = []
     bootstraps = [peer_of(address) for address in invite.bootstrap]
-    for peer in list(dict.fromkeys([*node.connected, *bootstraps]))[:MAX_ASKED]:
+    for peer in asked(node.connected, bootstraps):
         try:
             await node.hello(peer)
             raw = await take_run_file(node, peer)
@@ -189,6 +189,15 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
         else:
             return raw
     raise UnreachableError("nobody gave the run file: " + "; ".join(reasons))
+
+
+def asked(connected: Sequence[str], bootstraps: Sequence[str]) -> list[str]:
+    """Whom a newcomer asks for the run file, in this order: bootstraps that are there, then others.
+
+    Those that it is connected to may be newcomers themselves, with nothing to give.
+    """
+    there = sorted(connected, key=lambda peer: peer not in bootstraps)
+    return list(dict.fromkeys([*there[:MAX_ASKED], *bootstraps]))
 
 
 def _difference(mine: bytes, theirs: bytes) -> str:

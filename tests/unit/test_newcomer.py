@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from peers.donors import ranked
+from peers.link import MAX_ASKED, asked
 from swarmnet.config import RunFile
 from swarmnet.data import Batches
 from swarmnet.exchange.member import Status
@@ -135,3 +136,10 @@ def test_many_joiners_do_not_all_choose_the_same_donor_first() -> None:
 
 def test_who_has_taken_no_step_is_no_donor() -> None:
     assert ranked("me", known(new=0)) == []
+
+
+def test_bootstraps_are_asked_for_the_run_file_however_many_newcomers_are_nearer():
+    near = [f"newcomer {n}" for n in range(20)]
+    assert asked([*near, "boot"], ["boot", "away"])[0] == "boot"
+    assert asked(near, ["boot"]) == [*near[:MAX_ASKED], "boot"]
+    assert asked([], ["boot", "away"]) == ["boot", "away"]
