@@ -239,6 +239,12 @@ class PeerConfig(Section):
         le=MAX_SLOWDOWN,
         description="for experiments: each step takes this many times as long",
     )
+    step_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="for experiments: each step of a worker takes so long at least",
+    )
     weather: Path | None = Field(
         None, description="for experiments: file that tells of walls, slow lines, wrong clocks"
     )

@@ -304,13 +304,14 @@ class Worker:
         self._between_steps()
 
     def _paced_step(self, progress: float) -> Step:
-        """One inner step, as long as it would take on a machine ``slowdown`` times slower."""
+        """One inner step, as long as it would take on the machine that the peer file asks for."""
         began, worked = time.perf_counter(), time.thread_time()
         step = self.trainer.step(progress, self._fellows.view())
         # A process that was stopped within the step has not worked for as long as it took.
         busy_s = BUSY_MACHINE * (time.thread_time() - worked)
         took = min(time.perf_counter() - began, busy_s)
-        self.station.stop.wait((self.station.peer.slowdown - 1) * took)
+        peer = self.station.peer
+        self.station.stop.wait(max((peer.slowdown - 1) * took, peer.step_s - took))
         return step
 
     def _boundary(self, progress: float) -> None:

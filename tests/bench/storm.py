@@ -8,8 +8,8 @@ throughput, about 16 of 32 take part in each sync.
 Here: NoLoCo (`configs/runs/noloco.toml`, H 20), by default 12 workers of 0.13 M parameters, as many
 as two cores carry, under the same faults per minute (`configs/storms/storm32.toml`; lengths of
 stalls and partitions are not published and ours), so each worker is hurt more often than there. A
-killed one comes back in its own folder, forked from the preloaded server. Every worker waits nine
-times as long as it computes (`--pace`), so that each has the share of a machine of its own: else
+killed one comes back in its own folder, forked from the preloaded server. Every step takes a third
+of a second (`--step`), ten times what it computes, so that each has a machine of its own: else
 those that live would take what the dead leave, and a fork would wait for eleven others. The same
 run without faults comes first, for the same time. The machine must be idle; `busy` says how many
 cores were at work.
@@ -42,7 +42,6 @@ from peers.brood import Brood
 from peers.churn import commits, fault_counts
 from peers.configs_folder import shipped
 from peers.demo import Demo, DemoOptions
-from peers.slow import Slow
 from peers.stop import Stop
 from peers.storm.plan import StormConfig, load
 from peers.story import Story, Worker, tell
@@ -107,7 +106,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of each of the two runs")
     parser.add_argument("--storm", default="storm32", help="file, or name of a shipped one")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pace", type=float, default=10.0, help="a step takes this many times")
+    parser.add_argument("--step", type=float, default=0.35, help="seconds that a step takes")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--no-sim", action="store_true", help="real processes only")
     parser.add_argument("--sim-only", action="store_true", help="virtual time only")
@@ -173,9 +172,8 @@ def met(storm: Row, ratios: dict[str, float]) -> dict[str, bool]:
 def run(options: argparse.Namespace, out: Path, storm: StormConfig | None) -> Row:
     overrides = [*OVERRIDES, f"target.minutes={options.minutes}", f"seed={options.seed}"]
     run_file = RunFile.load(RUN, [*overrides, *options.overrides])
-    settings = SETTINGS | {"serve_s": SERVE_S}
-    slow = Slow(everybody=options.pace)
-    demo = DemoOptions(run_file, out, options.peers, False, None, settings, slow, storm)
+    settings = SETTINGS | {"serve_s": SERVE_S, "step_s": options.step}
+    demo = DemoOptions(run_file, out, options.peers, False, None, settings, storm=storm)
     clock = Clock()
     out.mkdir(parents=True)
     summary = Demo(demo, stopped(), clock.hear).run()

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from swarmnet.events import Event
 from tests.swarm.herd import RUN
 
@@ -24,15 +26,14 @@ KEYS = {
     "stall_fraction": None,
     "exchange_cost": None,
     "disagreement": {"first", "last"},
-    "solo": {"T", "1.3T"},
-    "speedup": None,
 }
+ENDLESS = "target.tokens=1000000000"
 
 
 def test_four_workers_a_kill_and_a_join(tmp_path: Path) -> None:
     out = tmp_path / "run"
     # Long enough for the joiner to be seen: its record is read a renewal after it was written.
-    command = [*DEMO, "--solo", "--json", "--out", str(out), "--set", "target.tokens=1000000000"]
+    command = [*DEMO, "--json", "--out", str(out), "--set", ENDLESS]
     command += ["--minutes", "0.5", "--slow", "all:6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,9 +55,20 @@ def test_four_workers_a_kill_and_a_join(tmp_path: Path) -> None:
     assert (out / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.long
+def test_a_worker_alone_trains_for_comparison(tmp_path: Path) -> None:
+    command = [*DEMO, "--solo", "--peers", "2", "--no-churn", "--json", "--out", str(tmp_path)]
+    command += ["--set", ENDLESS, "--minutes", "0.2", "--slow", "all:6"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["solo"].keys() == {"T", "1.3T"}
+    assert summary["speedup"] is not None
+
+
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     command = [*DEMO, "--peers", "2", "--out", str(tmp_path / "run")]
-    command += ["--set", "target.tokens=100000000"]
+    command += ["--set", ENDLESS]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     marker = tmp_path / "run" / "peers" / "worker-1" / "events.jsonl"
     deadline = time.monotonic() + 60

@@ -280,7 +280,7 @@ LARGER = (
     "model.config.intermediate_size=512",
     "model.config.num_hidden_layers=2",
 )
-SLOW_GIVER = {"give_share": 0.001}
+SLOW_GIVER = {"give_share": 0.002}
 
 
 def test_a_donor_killed_midway_is_replaced_by_the_other(tmp_path: Path) -> None:

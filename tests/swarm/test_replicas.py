@@ -9,7 +9,7 @@ from swarmnet.wire.invite import Invite
 from tests.swarm.herd import Herd
 
 APART = (
-    "target.tokens=20000",
+    "target.tokens=60000",
     "pipeline.stages=2",
     "pipeline.step=apart",
     "pipeline.batch=8",

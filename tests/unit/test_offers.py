@@ -9,6 +9,7 @@ from swarmnet.sim import clock
 from swarmnet.sim.network import Link, SimNetwork
 from swarmnet.sim.peer import SimOptions
 from swarmnet.sim.swarm import Swarm
+from tests.unit.seeds import seeds
 from tests.unit.swarms import choice
 
 STEP_S = 0.2
@@ -28,7 +29,7 @@ async def held(n, h, seed):
     return network.traffic.opened[TOPIC] / (met / 2), met / possible
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", seeds(1, 2))
 @pytest.mark.parametrize(
     ("n", "h", "most"), [(3, 1, 2.5), (4, 1, 3.0), (16, 1, 4.2), (4, 5, 2.0), (16, 5, 2.5)]
 )
