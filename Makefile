@@ -5,8 +5,6 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell command 
 # often a CUDA build of several gigabytes, even where a CPU build of this release is at hand. To choose
 # the build, name its index once (.../whl/cpu, or for a GPU .../whl/cu130):
 #   make setup TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
-# Most of what is installed is never imported: Python compiles what is when it first is, which halves the
-# time of an installation.
 # A torch that stands in .venv already and satisfies pyproject.toml can be kept: make setup TORCH=torch
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
@@ -25,6 +23,7 @@ help:
 
 setup: .venv/.installed
 
+# Most of what is installed is never imported, so it is compiled when it is: that halves the time here.
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile $(TORCH)

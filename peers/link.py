@@ -175,7 +175,7 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
     node.run_file = given or b""
     reasons = []
     bootstraps = [peer_of(address) for address in invite.bootstrap]
-    for peer in asked(node.connected, bootstraps):
+    for peer in whom_to_ask(node.connected, bootstraps):
         try:
             await node.hello(peer)
             raw = await take_run_file(node, peer)
@@ -191,7 +191,7 @@ async def _ask_run(node: Node, invite: Invite, given: bytes | None) -> bytes:
     raise UnreachableError("nobody gave the run file: " + "; ".join(reasons))
 
 
-def asked(connected: Sequence[str], bootstraps: Sequence[str]) -> list[str]:
+def whom_to_ask(connected: Sequence[str], bootstraps: Sequence[str]) -> list[str]:
     """Whom a newcomer asks for the run file, in this order: bootstraps that are there, then others.
 
     Those that it is connected to may be newcomers themselves, with nothing to give.

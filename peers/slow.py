@@ -51,4 +51,6 @@ def _parsed(item: str) -> tuple[int | None, float]:
     try:
         return None if index == EVERYBODY else int(index), float(factor)
     except ValueError as error:
-        raise ConfigError(f"--slow {item!r}: write it as INDEX:FACTOR, as in 1:10") from error
+        raise ConfigError(
+            f"--slow {item!r}: write it as INDEX:FACTOR, as in 1:10, or all:FACTOR"
+        ) from error

@@ -32,9 +32,9 @@ from tests.unit.stages import VectorCargo
 ROWS, LENGTH = 2, 3
 LIMITS = Limits(ROWS, LENGTH, 8 * ROWS * LENGTH, 8 * ROWS * LENGTH)
 NEVER = 10**12
+"""More tokens than any step gathers."""
 LIFE = 1
 """Of all trainers: they start in the same second."""
-"""More tokens than any step gathers."""
 RATE = 1e-6
 COPY_S = 0.3
 """A state's way from one peer to another."""

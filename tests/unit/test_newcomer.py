@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peers.donors import ranked
-from peers.link import MAX_ASKED, asked
+from peers.link import MAX_ASKED, whom_to_ask
 from swarmnet.config import RunFile
 from swarmnet.data import Batches
 from swarmnet.exchange.member import Status
@@ -140,6 +140,6 @@ def test_who_has_taken_no_step_is_no_donor() -> None:
 
 def test_bootstraps_are_asked_for_the_run_file_however_many_newcomers_are_nearer():
     near = [f"newcomer {n}" for n in range(20)]
-    assert asked([*near, "boot"], ["boot", "away"])[0] == "boot"
-    assert asked(near, ["boot"]) == [*near[:MAX_ASKED], "boot"]
-    assert asked([], ["boot", "away"]) == ["boot", "away"]
+    assert whom_to_ask([*near, "boot"], ["boot", "away"])[0] == "boot"
+    assert whom_to_ask(near, ["boot"]) == [*near[:MAX_ASKED], "boot"]
+    assert whom_to_ask([], ["boot", "away"]) == ["boot", "away"]
