@@ -30,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 err = Console(stderr=True, highlight=False)
+_Usage = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""What typer raises for a line that it cannot read: click's in some releases, its own in others."""
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for everything that is left.")]
 Set = Annotated[list[str], typer.Option("--set", help="Override: section.key=value.")]
@@ -337,13 +339,30 @@ def main() -> None:
     from swarmnet.errors import SwarmnetError
 
     try:
-        app()
+        sys.exit(app(prog_name="swarmnet", standalone_mode=False))
+    except _Usage as error:
+        _complain(_usage(error))
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except SwarmnetError as error:
-        err.print(f"swarmnet: {error}", style="red", markup=False, soft_wrap=True)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        err.print(f"swarmnet: {error}", style="red", markup=False, soft_wrap=True)
+        _complain(str(error))
         sys.exit(1)
+
+
+def _usage(error: typer.BadParameter) -> str:
+    """What was mistyped; a list of the commands stands for a line without any."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "swarmnet"
+    return f"{said}; see {command} --help" if said else ""
+
+
+def _complain(text: str) -> None:
+    if text:
+        err.print(f"swarmnet: {text}", style="red", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

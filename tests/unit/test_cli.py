@@ -53,6 +53,33 @@ def test_a_bad_invite(capsys: pytest.CaptureFixture[str], text: str, says: str) 
 
 
 @pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("demo --peers 0", "greater than or equal to 1; see swarmnet demo --help"),
+        ("demo --peerz 3", "No such option: --peerz"),
+        ("demo --minutes", "requires an argument"),
+        ("peer", "Missing argument"),
+        ("nonsense", "No such command 'nonsense'; see swarmnet --help"),
+    ],
+)
+def test_a_mistyped_line(capsys: pytest.CaptureFixture[str], typed: str, says: str) -> None:
+    code, said = fails(capsys, *typed.split())
+    assert code == 2
+    assert says in said
+
+
+def test_no_command_is_a_list_of_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["swarmnet"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr()
+    assert "bootstrap" in said.out + said.err
+    assert "swarmnet: " not in said.err
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         ("target.token=5", "target.token"),
