@@ -74,6 +74,9 @@ class Facts:
         return {
             "peer_id": link.node.me,
             "addresses": link.node.addresses,
+            "reach": link.node.reach,
+            "relays": list(link.node.relays),
+            "ways": link.node.ways,
             "state": status.state,
             "order": link.phonebook.order,
             "step": status.step,

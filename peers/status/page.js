@@ -18,10 +18,13 @@ function show(said) {
   const leaving = said.leaving !== "";
   at("name").textContent = said.name;
   at("state").textContent = leaving ? `leaving (${said.leaving})` : said.state;
-  at("who").textContent = [said.role, said.run, said.peer_id].filter(Boolean).join(" · ");
+  const reach = said.reach === "unknown" ? "" : said.reach;
+  at("who").textContent = [said.role, said.run, said.peer_id, reach].filter(Boolean).join(" · ");
   at("share").textContent = (100 * said.progress).toFixed(1);
   at("progress").value = said.progress;
   for (const key of ["step", "tokens", "rate", "alive"]) at(key).textContent = number(said[key]);
+  const ways = Object.values(said.ways || {});
+  for (const way of ["direct", "relayed"]) at(way).textContent = ways.filter((w) => w === way).length;
   at("met").textContent = number((said.exchanges.ok || 0) + (said.exchanges.late || 0));
   at("pause").disabled = leaving || said.resting;
   at("resume").disabled = leaving || !said.resting;

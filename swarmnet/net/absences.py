@@ -2,7 +2,8 @@
 
 A path that fails may come back at any moment, and nobody tells. So whoever is wanted and not there
 is tried again, after pauses that grow and differ by chance, a few at a time. The first one that is
-back is news: the same cut may have ended for all, so all are tried at once.
+back is news: the same cut may have ended for all, so all are tried at once. The same holds for a
+direct path that is missed while a relay carries for it, with longer pauses.
 """
 
 from __future__ import annotations
@@ -11,15 +12,25 @@ import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-FIRST_S = 5.0
-LONGEST_S = 30.0
 AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """``before_s`` the first try, then ``first_s``, doubled up to ``longest_s``."""
+
+    before_s: float
+    first_s: float
+    longest_s: float
+
+
+LOST = Pauses(before_s=0.0, first_s=5.0, longest_s=30.0)
 
 
 @dataclass
 class _Absence:
     due: float
-    pause_s: float = FIRST_S
+    pause_s: float
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,9 @@ class Look:
 class Absences:
     """Fed with looks; ``luck`` spreads the tries of many peers that lost each other at once."""
 
-    def __init__(self, luck: random.Random) -> None:
+    def __init__(self, luck: random.Random, pauses: Pauses = LOST) -> None:
         self._luck = luck
+        self._pauses = pauses
         self._absent: dict[str, _Absence] = {}
         self._present: set[str] = set()
         self._missed: set[str] = set()
@@ -48,14 +60,16 @@ class Absences:
         self._missed |= {p for p in wanted if p in self._present and p not in present}
         self._missed &= set(wanted)
         self._present = {peer for peer in wanted if peer in present}
-        absent = {p: self._absent.get(p, _Absence(now)) for p in wanted if p not in present}
+        pauses = self._pauses
+        fresh = now + pauses.before_s, pauses.first_s
+        absent = {p: self._absent.get(p, _Absence(*fresh)) for p in wanted if p not in present}
         self._absent = absent
         if found:
             for absence in absent.values():
-                absence.due, absence.pause_s = now, FIRST_S
+                absence.due, absence.pause_s = now, pauses.first_s
         due = sorted((p for p in absent if absent[p].due <= now), key=lambda p: absent[p].due)
         for peer in due[:AT_ONCE]:
             absence = absent[peer]
             absence.due = now + absence.pause_s * self._luck.uniform(0.75, 1.25)
-            absence.pause_s = min(2 * absence.pause_s, LONGEST_S)
+            absence.pause_s = min(2 * absence.pause_s, pauses.longest_s)
         return Look(tuple(due[:AT_ONCE]), returned)

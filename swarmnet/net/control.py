@@ -46,6 +46,14 @@ class Control:
         )
         await self._call(request, deadline_s)
 
+    async def disconnect(self, peer: str, deadline_s: float) -> None:
+        """Close all connections to ``peer`` and the streams in them."""
+        request = p2pd_pb2.Request(
+            type=p2pd_pb2.Request.DISCONNECT,
+            disconnect=p2pd_pb2.DisconnectRequest(peer=_peer_bytes(peer)),
+        )
+        await self._call(request, deadline_s)
+
     async def peers(self, deadline_s: float) -> dict[str, list[Multiaddr]]:
         """Whom the daemon is connected to, and through which addresses: one for each connection."""
         request = p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS)

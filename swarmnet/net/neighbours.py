@@ -4,6 +4,10 @@ A daemon that lost a peer does not look for it again, and the DHT drops whoever 
 a moment. So every few seconds a look: who of those we met is gone is dialled, who is connected but
 no longer in the DHT's table is greeted. Two halves of a swarm that were cut apart so become one
 within seconds of the cut's end, whichever peer notices first.
+
+A path through a relay stays one while it lasts: libp2p looks for a direct one when it dials, and
+does not dial who is connected. So from time to time it is given up, when no stream is open, and
+dialled again.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from multiaddr import Multiaddr
 
 from swarmnet.errors import SwarmnetError
 from swarmnet.events import Event
-from swarmnet.net.absences import Absences
+from swarmnet.net.absences import Absences, Pauses
 from swarmnet.net.contacts import Contacts
 from swarmnet.net.control import Control
 from swarmnet.net.directory import Directory
@@ -30,6 +34,8 @@ DIAL_S = 10.0
 REDIAL_S = 5.0
 PATIENCE_S = 15.0
 """So long a start goes on looking: others of the book may be starting too, after a power cut."""
+BENT = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0)
+"""A new relayed path is left alone for a minute: libp2p is still punching its hole."""
 _AGAIN_S = 1.0
 _CALL_S = 5.0
 _CROWD = 32
@@ -50,7 +56,7 @@ class Neighbours:
     """Lives as long as its node; the daemon under it, seen through ``control``, may change.
 
     ``on_event`` hears of changes of path; ``on_healed`` is called when somebody who was lost is
-    back.
+    back; ``may_drop`` says whether a relayed connection may be given up for a try to do better.
     """
 
     def __init__(self, contacts: Contacts, directory: Directory, spawn: Spawn) -> None:
@@ -58,12 +64,19 @@ class Neighbours:
         self.connected: dict[str, list[Multiaddr]] = {}
         self.on_event: Callable[[Event], None] = lambda _: None
         self.on_healed: Callable[[], None] = lambda: None
+        self.may_drop: Callable[[str], bool] = lambda _: False
         self._directory = directory
         self._spawn = spawn
         luck = random.Random()
         self._cut = Absences(luck)
         self._dropped = Absences(luck)
+        self._bent = Absences(luck, BENT)
         self._paths = Paths()
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """How each connected peer is connected."""
+        return self._paths.now
 
     async def begin(self, control: Control, patience_s: float) -> Reached:
         """Dial those whom we know, the likeliest first, until somebody is there.
@@ -122,6 +135,8 @@ class Neighbours:
             self._spawn(self._try_again(control, peer))
         for peer in dropped.due:
             self._spawn(self._directory.greet(peer))
+        for peer in self._bent.look(self.ways, self._paths.direct, now).due:
+            self._spawn(self._straighten(control, peer))
         if cut.returned or dropped.returned:
             self.on_healed()
         return news
@@ -135,6 +150,11 @@ class Neighbours:
             await self._directory.greet(peer)
         except SwarmnetError as error:
             log.debug("%s is still gone: %s", peer, error)
+
+    async def _straighten(self, control: Control, peer: str) -> None:
+        if self.may_drop(peer):
+            await control.disconnect(peer, _CALL_S)
+            await self._try_again(control, peer)
 
     async def _greet_after(self, dial: asyncio.Task[None], peer: str) -> None:
         try:

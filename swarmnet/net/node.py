@@ -7,7 +7,6 @@ back under the same identity and port; streams under way are lost, topics and re
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 from multiaddr import Multiaddr
 
@@ -23,7 +23,6 @@ from swarmnet.errors import (
     AddressError,
     DeadlinePassed,
     LinkError,
-    PeerFault,
     SwarmnetError,
     UnreachableError,
 )
@@ -31,19 +30,18 @@ from swarmnet.events import ClockOff, Event, ReachSeen
 from swarmnet.exchange.transport import FrameStream, Handler
 from swarmnet.net import dialback, hello
 from swarmnet.net.addressbook import Book, load, save
-from swarmnet.net.contacts import CIRCUIT, Contacts, by_peer
+from swarmnet.net.contacts import Contacts, by_peer
 from swarmnet.net.control import Control
-from swarmnet.net.daemon import Daemon, Listen, Reach, Standing, bare, settled
+from swarmnet.net.daemon import Daemon, Listen, Reach, Standing, settled
 from swarmnet.net.dialback import Dialback
 from swarmnet.net.directory import Directory
 from swarmnet.net.folder import PrivateFolder
 from swarmnet.net.identity import Identity
 from swarmnet.net.neighbours import DIAL_S, PATIENCE_S, Neighbours
+from swarmnet.net.reach import Reachability
 from swarmnet.net.serving import StreamServer
 from swarmnet.net.stream import P2pStream
 from swarmnet.wire import WIRE_VERSION
-from swarmnet.wire.invite import peer_of
-from swarmnet.wire.messages import Dialed
 
 _REDIAL_S = 1.0
 _RESTART_S = 30.0
@@ -57,10 +55,6 @@ _SAVE_S = 300.0
 _DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
 _START_TRIES = 2
-_REFEREES = 3
-"""Peers who are asked at the start whether they can open a connection to us."""
-_ASKS = 5
-_RELAYS_AGAIN_S = 60.0
 _FAILURES_NAMED = 3
 INCOMING = "in.sock"
 log = logging.getLogger(__name__)
@@ -102,23 +96,30 @@ class Node:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._directory = Directory(options.identity, options.fingerprint)
+        self._streams = WeakSet[P2pStream]()
         self._server = StreamServer(folder.path / INCOMING)
+        self._server.on_stream = self._streams.add
         book = load(options.book, options.fingerprint) if options.book else Book()
         self._contacts = Contacts(self.me, options.bootstrap, book.peers)
         self._neighbours = Neighbours(self._contacts, self._directory, self._spawn)
+        self._neighbours.may_drop = self._may_drop
         self._neighbours.on_healed = lambda: self.on_healed()
         if not options.listen.loopback:
             self._neighbours.on_event = lambda event: self.on_event(event)
         self._daemon: Daemon | None = None
         self._listen = _same_port(options.listen, book.port)
-        self._standing = Standing(self._expected(book.reach), (), options.relay_mib)
-        self._seen_as = ""
+        given = Standing("unknown" if options.reach == "auto" else options.reach)
+        self._reach = Reachability(
+            self._contacts,
+            options.listen,
+            replace(given, relay_mib=options.relay_mib),
+            self._scoped(dialback.TOPIC),
+        )
+        self._reach.remember(book.reach)
         self._up = asyncio.Event()
         self._joined = False
         self._clock_told = False
-        self._asks_left = _ASKS
         self._saved_at = float("-inf")
-        self._chose_relays_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -146,24 +147,18 @@ class Node:
     @property
     def addresses(self) -> list[str]:
         """Full multiaddrs of this peer: announced ones, those through relays, the others."""
-        first = [str(bare(address)) for address in self.options.listen.announce]
-        first += [self._seen_as] if self._seen_as else []
-        if self.reach == "private":
-            first += [f"{relay}/{CIRCUIT}" for relay in self._standing.relays]
-        visible = [str(address) for address in self._daemon.visible] if self._daemon else []
-        own = [address for address in visible if CIRCUIT not in address]
-        own.sort(key=lambda a: ("/127." in a or "/ip6/::1/" in a, "/ip6/" in a))
-        return [f"{address}/p2p/{self.me}" for address in dict.fromkeys(first + own)]
+        visible = self._daemon.visible if self._daemon else []
+        return [f"{address}/p2p/{self.me}" for address in self._reach.addresses(visible)]
 
     @property
     def reach(self) -> Reach:
         """Whether others can open connections to us."""
-        return self._standing.reach
+        return self._reach.standing.reach
 
     @property
     def relays(self) -> tuple[str, ...]:
         """Through whom a private peer is reached: full addresses."""
-        return self._standing.relays
+        return self._reach.standing.relays
 
     @property
     def relaying(self) -> bool:
@@ -174,6 +169,11 @@ class Node:
     def connected(self) -> list[str]:
         """The peers to whom there was a connection at the last look."""
         return list(self._neighbours.connected)
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """How each of these is connected to us: ``direct`` or ``relayed``."""
+        return self._neighbours.ways
 
     @property
     def daemon_pid(self) -> int:
@@ -271,7 +271,9 @@ class Node:
             except TimeoutError:
                 raise DeadlinePassed(f"{peer} was not reached in {deadline_s:.1f} s") from None
         assert self._daemon is not None
-        return P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
+        stream = P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
+        self._streams.add(stream)
+        return stream
 
     async def _serve(self, name: str, handler: Handler) -> None:
         routed = name in self._server.handlers
@@ -310,7 +312,7 @@ class Node:
 
     async def _launch(self, startup_s: float) -> Daemon:
         return await Daemon.start(
-            self.options.identity, self._listen, self._standing, self._folder.path, startup_s
+            self.options.identity, self._listen, self._reach.standing, self._folder.path, startup_s
         )
 
     async def _join(self, daemon: Daemon, patience_s: float) -> None:
@@ -329,84 +331,21 @@ class Node:
         with suppress(LinkError):
             self._neighbours.connected = await daemon.control.peers(_CALL_S)
 
-    # ---- how others reach us ------------------------------------------------------------------
-
-    def _expected(self, remembered: Reach) -> Reach:
-        """What is known before anybody is asked. Who begins a run or is announced is public."""
-        if self.options.listen.loopback:
-            return "unknown"
-        if self.options.reach != "auto":
-            return self.options.reach
-        begins = not self._contacts.bootstraps
-        return "public" if begins or self.options.listen.announce else remembered
-
     async def _settle_reach(self, daemon: Daemon) -> None:
         """Ask whom we reached; who is private starts again, with relays that are there."""
-        if self._may_ask:
-            self._believe(await self._ask_reach(daemon))
-        if self._choose_relays():
+        await self._reach.ask(daemon.control, self.connected, self._listen.port)
+        if self._reach.choose_relays(self._neighbours.connected):
             await self._drop_daemon()
             daemon = self._daemon = await self._launch(_RESTART_S)
             await self._join(daemon, _REDIAL_S)
 
-    async def _ask_again(self, daemon: Daemon) -> None:
-        """Nobody could say at the start; perhaps a peer that came since then can."""
-        if not self._may_ask or self.reach != "unknown" or not self._asks_left:
-            return
-        self._asks_left -= 1
-        if self._believe(await self._ask_reach(daemon)) == "public":
-            self.on_event(ReachSeen("public", []))
-
-    @property
-    def _may_ask(self) -> bool:
-        return not self._listen.loopback and self._expected("unknown") == "unknown"
-
-    def _believe(self, verdict: Dialed | None) -> Reach:
-        if verdict is None:
-            return self.reach
-        self._standing = replace(self._standing, reach="public" if verdict.reached else "private")
-        if verdict.reached:
-            family = ipaddress.ip_address(verdict.seen).version
-            self._seen_as = f"/ip{family}/{verdict.seen}/tcp/{self._listen.port}"
-        return self.reach
-
-    async def _ask_reach(self, daemon: Daemon) -> Dialed | None:
-        """The first verdict of a peer that tried; None when nobody could."""
-        for peer in self.connected[:_REFEREES]:
-            try:
-                pipe = await daemon.control.open(
-                    peer, self._scoped(dialback.TOPIC), dialback.ANSWER_S
-                )
-                stream = P2pStream(peer, pipe)
-                try:
-                    verdict = await dialback.ask(stream, self._listen.port)
-                    if verdict.seen:
-                        ipaddress.ip_address(verdict.seen)
-                        return verdict
-                finally:
-                    await stream.close()
-            except (LinkError, PeerFault, ValueError) as error:
-                log.debug("%s could not say how we are reached: %s", peer, error)
-        return None
-
     async def _seen_from(self, peer: str) -> list[Multiaddr]:
         return (await self._control().peers(_CALL_S)).get(peer, [])
 
-    def _choose_relays(self) -> bool:
-        """Whether a private peer has to start its daemon anew, because its relays are others now.
-
-        It keeps those that it has while one of them is there, and changes once a minute at most.
-        """
-        connected = self._neighbours.connected
-        found = self._contacts.relays(connected)
-        kept = any(peer_of(relay) in connected for relay in self.relays)
-        if self.reach != "private" or self._listen.loopback or kept or not found:
-            return False
-        if self.relays and time.monotonic() - self._chose_relays_at < _RELAYS_AGAIN_S:
-            return False
-        self._standing = replace(self._standing, relays=found)
-        self._chose_relays_at = time.monotonic()
-        return True
+    def _may_drop(self, peer: str) -> bool:
+        """Who is public itself could not reach the other: that is for the other one to do."""
+        busy = any(stream.peer == peer and not stream.closed for stream in self._streams)
+        return self.reach != "public" and not busy
 
     # ---- the daemon's life --------------------------------------------------------------------
 
@@ -482,8 +421,9 @@ class Node:
                 if silent == _DEATHS:
                     daemon.kill()
                 continue
-            await self._ask_again(daemon)
-            if self._choose_relays():
+            if await self._reach.ask_again(daemon.control, self.connected, self._listen.port):
+                self.on_event(ReachSeen(self.reach, []))
+            if self._reach.choose_relays(self._neighbours.connected):
                 self.on_event(ReachSeen(self.reach, list(self.relays)))
                 daemon.kill()
             if self.options.book is not None:

@@ -17,8 +17,13 @@ class Paths:
         self._paths: dict[str, PathSeen] = {}
 
     @property
-    def relayed(self) -> set[str]:
-        return {peer for peer, path in self._paths.items() if path.path == "relayed"}
+    def now(self) -> dict[str, str]:
+        """``direct`` or ``relayed``, by peer."""
+        return {peer: path.path for peer, path in self._paths.items()}
+
+    @property
+    def direct(self) -> set[str]:
+        return {peer for peer, way in self.now.items() if way == "direct"}
 
     def changes(self, connected: Mapping[str, Iterable[Multiaddr]]) -> list[PathSeen]:
         """Against the last look."""

@@ -70,9 +70,13 @@ class Pipe:
         finally:
             self.bytes_received += landing.moved
 
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
     def close(self) -> None:
         """End both directions at once; what the kernel has taken still arrives."""
-        if self._socket.fileno() < 0:
+        if self.closed:
             return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)

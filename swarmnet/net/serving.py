@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from swarmnet.errors import LinkError, PeerFault
@@ -21,10 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class StreamServer:
-    """Runs one task per incoming stream; what a handler raises ends that stream and no more."""
+    """Runs one task per incoming stream; what a handler raises ends that stream and no more.
+
+    ``on_stream`` is called with each before its handler is.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_stream: Callable[[P2pStream], None] = lambda _: None
         self.handlers: dict[str, Handler] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener: asyncio.Task[None] | None = None
@@ -81,6 +86,7 @@ class StreamServer:
             pipe.close()
             raise
         stream = P2pStream(peer, pipe)
+        self.on_stream(stream)
         try:
             await handler(stream)
         except (LinkError, PeerFault) as error:

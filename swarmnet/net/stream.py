@@ -43,6 +43,10 @@ class P2pStream:
     def bytes_received(self) -> int:
         return self._pipe.bytes_received
 
+    @property
+    def closed(self) -> bool:
+        return self._pipe.closed
+
     async def send(self, frame: Frame, deadline_s: float) -> None:
         """See ``FrameStream.send``; FrameError when the body is above the bound of its kind."""
         header = encode_header(frame.kind, len(frame.body))

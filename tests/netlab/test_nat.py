@@ -8,6 +8,7 @@ import pytest
 
 from swarmnet.errors import LinkError
 from swarmnet.events import PathSeen
+from swarmnet.net.absences import Pauses
 from tests.netlab.lab import Lab, LabError, Link
 from tests.netlab.nodes import Host, wait_until
 
@@ -15,17 +16,22 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def hosts(tmp_path):
+def lab():
     """A bootstrap ``r`` in the open, ``a`` and ``b`` each behind a NAT, ``c`` in the open."""
     try:
         lab = Lab("rabc", Link(delay_s=0.005), hidden="ab")
     except LabError as error:
         pytest.skip(str(error))
     with lab:
-        made = [Host(lab, name, tmp_path) for name in "rabc"]
-        yield made
-        for host in made:
-            host.close()
+        yield lab
+
+
+@pytest.fixture
+def hosts(lab, tmp_path):
+    made = [Host(lab, name, tmp_path) for name in "rabc"]
+    yield made
+    for host in made:
+        host.close()
 
 
 def test_a_nat_lets_answers_in_and_nothing_else(tmp_path):
@@ -98,7 +104,7 @@ def test_what_was_found_out_is_remembered(hosts):
 
 
 def test_another_relay_is_booked_when_the_first_is_gone(hosts, monkeypatch):
-    monkeypatch.setattr("swarmnet.net.node._RELAYS_AGAIN_S", 1.0)
+    monkeypatch.setattr("swarmnet.net.reach.RELAYS_AGAIN_S", 1.0)
     r, a, b, c = hosts
     r.start()
     for host in (a, b, c):
@@ -110,6 +116,22 @@ def test_another_relay_is_booked_when_the_first_is_gone(hosts, monkeypatch):
     for hidden in (a, b):
         wait_until(lambda hidden=hidden: c.me in "".join(hidden.node.relays), 30.0)
     wait_until(lambda: introduced_again(a, b), 30.0)
+
+
+def test_a_relayed_path_becomes_a_direct_one_when_there_is_one(lab, hosts, monkeypatch):
+    monkeypatch.setattr("swarmnet.net.neighbours.BENT", Pauses(2.0, 2.0, 2.0))
+    r, a, _, c = hosts
+    lab.cut("a", "c")
+    r.start()
+    for host in (a, c):
+        host.start(r.node.addresses, reach="public" if host is c else "auto")
+    for host in (a, c):
+        host.introduce(r, a, c)
+    assert c.echo(a) == 10
+    wait_until(lambda: c.node.ways.get(a.me) == a.node.ways.get(c.me) == "relayed", 10.0)
+    lab.mend("a", "c")
+    wait_until(lambda: c.node.ways.get(a.me) == a.node.ways.get(c.me) == "direct", 40.0)
+    assert c.echo(a) == 10
 
 
 def introduced_again(a, b):

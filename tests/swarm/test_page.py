@@ -6,11 +6,14 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.error import HTTPError
 
 import pytest
 
 from peers.station import Station
+from peers.status.facts import Facts
 from peers.status.server import Page
 from swarmnet.config import PeerConfig, load_peer
 from swarmnet.errors import AddressError, ConfigError
@@ -60,6 +63,22 @@ def test_the_status_is_what_the_events_say(station: Station) -> None:
     assert (said["name"], said["role"], said["state"]) == ("ann", "worker", "joining")
     assert said["exchanges"] == {"ok": 1}
     assert said["recent"][0]["partner"] == "bob"
+
+
+def test_a_page_says_how_its_peer_is_connected(station: Station) -> None:
+    facts = Facts(station, lambda: Status(incarnation=1, counter=1, state="training"))
+    node = SimpleNamespace(
+        me="me", addresses=[], reach="private", relays=("/relay",), ways={"bob": "relayed"}
+    )
+    membership = SimpleNamespace(alive=lambda _: ["bob"])
+    facts.link = cast(
+        "Any",
+        SimpleNamespace(node=node, membership=membership, phonebook=SimpleNamespace(order="")),
+    )
+    said = facts.now()
+    assert (said["reach"], said["relays"]) == ("private", ["/relay"])
+    assert said["ways"] == {"bob": "relayed"}
+    assert said["alive"] == 1
 
 
 def test_the_buttons_pause_go_on_and_leave(station: Station) -> None:

@@ -8,7 +8,7 @@ from multiaddr import Multiaddr
 
 from swarmnet.errors import AddressError
 from swarmnet.net import addressbook
-from swarmnet.net.absences import AT_ONCE, LONGEST_S, Absences
+from swarmnet.net.absences import AT_ONCE, LOST, Absences, Pauses
 from swarmnet.net.addressbook import MAX_PEERS, Book, Entry
 from swarmnet.net.contacts import Contacts
 from swarmnet.net.paths import Paths
@@ -180,8 +180,17 @@ def test_who_is_missing_is_tried_at_once_and_then_after_longer_pauses():
     tried = looks(Absences(random.Random(0)), [ANN], [], 300.0)[ANN]
     pauses = [b - a for a, b in pairwise(tried)]
     assert tried[0] == 0.0
-    assert pauses[0] < pauses[-1] <= 1.25 * LONGEST_S + 1.0
+    assert pauses[0] < pauses[-1] <= 1.25 * LOST.longest_s + 1.0
     assert 8 <= len(tried) <= 16
+
+
+def test_a_relayed_path_is_left_alone_at_first_and_given_up_ever_more_rarely():
+    later = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0)
+    tried = looks(Absences(random.Random(0), later), [ANN], [], 3600.0)[ANN]
+    pauses = [b - a for a, b in pairwise(tried)]
+    assert tried[0] == 60.0
+    assert 90.0 <= pauses[0] <= 151.0
+    assert all(pause >= 675.0 for pause in pauses[4:])
 
 
 def test_only_a_few_are_tried_at_once_and_all_get_their_turn():
