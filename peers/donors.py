@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from peers.give import DONOR_STATES
+from peers.halfway import Keep
 from peers.link import Link
 from peers.station import Station
 from peers.take import Taken, Wish, anything, take_state
@@ -18,6 +20,7 @@ from swarmnet.exchange.member import Status
 
 WAIT_FOR_OTHERS_S = 20.0
 """A peer that was invited knows of somebody; until it sees anybody it must not begin alone."""
+FOLDER = "joining"
 NEARLY = 0.9
 """Donors with so large a share of the furthest one's steps are as good as that one."""
 POLL_S = 0.02
@@ -51,15 +54,26 @@ class Donors:
     ) -> Taken:
         """A state out of what several donors give, written into ``tensors``.
 
-        What these hold already, from an older state of this run, is not sent again. ``check``
-        raises PayloadError when a donor's numbers are not wanted.
+        What these hold already, from an older state of this run, is not sent again, nor what came
+        before this process was started anew. ``check`` raises PayloadError when a donor's numbers
+        are not wanted.
 
         Raises:
             UnreachableError: nobody gives one. StopRequested: told to leave meanwhile.
         """
-        wish = Wish(self.seen, self._station.peer.donor_s, check)
-        log = self._station.log
+        peer, log = self._station.peer, self._station.log
+        folder = self._station.out / FOLDER
+        keep = Keep(folder, self._link.run.fingerprint, self._furthest_s(), peer.stale_s)
+        wish = Wish(self.seen, peer.donor_s, check, keep=keep)
         return self._station.run(take_state(self._link.node, tensors, wish, log.emit))
+
+    def forget(self) -> None:
+        """There is a whole state now: what came of one is not needed any more."""
+        shutil.rmtree(self._station.out / FOLDER, ignore_errors=True)
+
+    def _furthest_s(self) -> float:
+        known = map(self._link.membership.status, self._link.workers(DONOR_STATES))
+        return max((status.elapsed_s for status in known if status is not None), default=0.0)
 
 
 def ranked(me: str, known: Mapping[str, Status]) -> list[str]:

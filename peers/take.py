@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from peers.give import DEADLINE_S, TOPIC
+from peers.halfway import Halfway, Keep
 from peers.portrait import Facts, Portrait
 from swarmnet.config import MAX_RUN_FILE_BYTES
 from swarmnet.errors import PayloadError
 from swarmnet.events import DonorLeft, Event
 from swarmnet.exchange.transport import Transport
-from swarmnet.net.download import Download, Errand, hash_draft
+from swarmnet.net.download import NO_STASH, Download, Errand, hash_draft
 from swarmnet.net.transfer import Limits, fetch_blob
 from swarmnet.train.parcel import Parcel
 
@@ -34,7 +36,8 @@ class Wish:
     """Whose state, and what must be true of it.
 
     ``check`` reads the numbers that go with a state and raises PayloadError when they cannot be.
-    ``donors``, ``alike``, ``waits`` and ``patience_s`` as in ``net.download.Errand``.
+    ``donors``, ``alike``, ``waits`` and ``patience_s`` as in ``net.download.Errand``. ``keep``: for
+    a restart in the middle; its folder is the caller's to remove.
     """
 
     donors: Callable[[], Sequence[str]]
@@ -42,6 +45,7 @@ class Wish:
     check: Callable[[Mapping[str, Any]], None] = anything
     alike: bool = False
     waits: bool = True
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ async def take_state(
         return _facts(described).step
 
     errand = Errand(TOPIC, what, wish.donors, version, wish.patience_s, wish.alike, wish.waits)
+    stash = await asyncio.to_thread(Halfway, wish.keep, parcel) if wish.keep else None
     held = await hash_draft(parcel)
-    fetched = await Download(transport, parcel, errand, emit).run(held)
+    fetched = await Download(transport, parcel, errand, emit).run(held, stash or NO_STASH)
     parcel.take_scalars(fetched.describes["scalars"])
     facts = {k: v for k, v in fetched.describes.items() if k not in ("index", "scalars")}
     return Taken(Portrait(parcel.tensors, facts), fetched.donors, fetched.nbytes)

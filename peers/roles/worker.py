@@ -227,6 +227,7 @@ class Worker:
             self._log_state("checkpoint", began)
         else:
             self._log_state("seed", began)
+        Donors(self.station, self.link).forget()
         self.trainer.batches.sharing.catch_up(furthest(self._fellows.view()))
         self._account.first_step = self.trainer.steps
         self._kept = None

@@ -41,6 +41,34 @@ class Draft(Protocol):
         ...
 
 
+class Stash(Protocol):
+    """Where chunks are kept for the case that this process ends before the last has come."""
+
+    @property
+    def had(self) -> Mapping[int, str]:
+        """Chunks that an earlier life left in the draft, and who brought them."""
+        ...
+
+    def came(self, chunk: int, donor: str, body: memoryview) -> None: ...
+
+    def void(self, donor: str) -> None: ...
+
+
+class _NoStash:
+    """Keeps nothing."""
+
+    had: Mapping[int, str] = {}
+
+    def came(self, chunk: int, donor: str, body: memoryview) -> None:
+        return
+
+    def void(self, donor: str) -> None:
+        return
+
+
+NO_STASH = _NoStash()
+
+
 @dataclass(frozen=True)
 class Errand:
     """What is asked of whom.
@@ -87,15 +115,17 @@ class Download:
         self._began = self._said_at = time.monotonic()
         self._received = 0
         self._fetching: Fetching
+        self._stash: Stash
 
-    async def run(self, held: Sequence[bytes]) -> Fetched:
+    async def run(self, held: Sequence[bytes], stash: Stash = NO_STASH) -> Fetched:
         """``held``: the draft's own hashes by chunk, empty ones where it holds nothing of use.
 
         Raises:
             UnreachableError: no chunk came for as long as ``patience_s``.
         """
-        fetching = Fetching(held, time.monotonic(), alike=self._errand.alike)
-        self._fetching = fetching
+        alike = self._errand.alike
+        fetching = Fetching(held, time.monotonic(), alike=alike, had=stash.had)
+        self._fetching, self._stash = fetching, stash
         try:
             while not fetching.done:
                 self._recruit()
@@ -151,6 +181,7 @@ class Download:
         except PeerFault as error:
             self._left(donor, str(error), banned=True)
             fetching.ban(donor, str(error))
+            self._stash.void(donor)
         finally:
             self._changed.set()
 
@@ -206,6 +237,7 @@ class Download:
         def check_and_place() -> None:
             source.check(chunk, body)
             self._draft.place(chunk, body)
+            self._stash.came(chunk, donor, body)
 
         await asyncio.to_thread(check_and_place)
         self._fetching.placed(donor, chunk, time.monotonic())

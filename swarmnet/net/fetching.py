@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 AHEAD = 6
@@ -47,15 +47,23 @@ class Fetching:
     """One joiner's way to a whole state out of ``len(held)`` chunks.
 
     ``held``: the hash of what is there already, by chunk: an older state, or part of this one.
+    ``had``: chunks that were taken before, and of whom; where states are mixed they count.
     """
 
-    def __init__(self, held: Sequence[bytes], now: float, *, alike: bool) -> None:
+    def __init__(
+        self,
+        held: Sequence[bytes],
+        now: float,
+        *,
+        alike: bool,
+        had: Mapping[int, str] | None = None,
+    ) -> None:
         self._held = list(held)
         self._alike = alike
-        self._open = set(range(len(held)))
-        self._landing: dict[int, str] = {}
-        self._by: dict[int, str] = {}
+        self._by = dict(had or {})
         """Chunk -> who brought what is there."""
+        self._open = set(range(len(held))) - (set() if alike else self._by.keys())
+        self._landing: dict[int, str] = {}
         self._donors: dict[str, _Donor] = {}
         self._versions: dict[str, int] = {}
         self._rests: dict[str, float] = {}

@@ -13,6 +13,7 @@ import torch
 from support import nodes
 
 from peers.give import TOPIC, Giver, Terms
+from peers.halfway import Halfway, Keep
 from peers.portrait import Easel, Portrait
 from peers.take import Wish, take_state
 from swarmnet.config import PeerConfig
@@ -137,6 +138,35 @@ def test_only_what_differs_is_sent_to_who_holds_an_older_state(tmp_path):
     taken, _, _ = join(tmp_path, [Donor(theirs)], into)
     assert taken.nbytes == Parcel(into).size(0)
     assert all(torch.equal(into[name], tensor) for name, tensor in theirs.items())
+
+
+def test_a_joiner_that_is_started_anew_goes_on_where_it_was(tmp_path):
+    keep = Keep(tmp_path / "joining", "run", 10.0, 60.0)
+    wish = Wish(list, PATIENCE_S, keep=keep)
+
+    async def ended(giver):
+        some = asyncio.Event()
+
+        def hear(event):
+            if isinstance(event, StateAwaited) and event.left < event.chunks - 1:
+                some.set()
+
+        async with donors(tmp_path, giver) as (node, ids):
+            wished = replace(wish, donors=lambda: ids)
+            taking = asyncio.create_task(take_state(node, empty(), wished, hear))
+            await some.wait()
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+
+    asyncio.run(ended(paced(Donor(state(1), step=10), 2e6)))
+    had = len(Halfway(keep, Parcel(empty())).had)
+    into = empty()
+    taken, _, _ = join(tmp_path, [Donor(state(2), step=11)], into, wish)
+    whole, first = Parcel(into), Parcel(state(1))
+    pairs = zip(whole.hashes(0, whole.chunks), first.hashes(0, first.chunks), strict=True)
+    assert 0 < sum(mine == theirs for mine, theirs in pairs) == had < whole.chunks
+    assert taken.nbytes <= whole.nbytes - (had - 1) * whole.size(0)
+    assert taken.portrait.facts["step"] == 11
 
 
 class Liar:

@@ -181,6 +181,31 @@ def test_what_a_liar_brought_before_is_fetched_again_and_its_numbers_are_forgott
     assert fetching.next("b", 1.0)[0] == 0
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_an_earlier_life_took_counts_where_states_are_mixed(alike):
+    fetching = Fetching(version(80), 0.0, alike=alike, had={0: "a", 1: "b"})
+    assert not fetching.done
+    fetching.offered("c", version(90), 90, 0.0)
+    assert fetching.left == (N if alike else N - 2)
+    assert fetching.next("c", 0.0)[0] == (0 if alike else 2)
+
+
+def test_a_state_that_came_whole_needs_only_a_donors_numbers():
+    fetching = Fetching(version(80), 0.0, alike=False, had=dict.fromkeys(range(N), "a"))
+    assert not fetching.done
+    fetching.offered("c", version(90), 90, 0.0)
+    assert fetching.done
+    assert fetching.lead == "c"
+
+
+def test_what_a_liar_brought_in_an_earlier_life_is_fetched_again():
+    fetching = Fetching(version(80), 0.0, alike=False, had={0: "a", 1: "b"})
+    fetching.offered("c", version(90), 90, 0.0)
+    fetching.ban("a", "a lie")
+    assert fetching.left == N - 1
+    assert fetching.next("c", 0.0)[0] == 0
+
+
 def test_a_busy_donor_is_asked_again_when_it_said():
     fetching = Fetching(NOTHING, 0.0, alike=False)
     fetching.rest("a", 3.0, 0.0)
