@@ -45,8 +45,12 @@ class Known:
 
     def free(self, now: float) -> bool:
         """Whether it may be asked at all."""
-        probed = self.standing.half_open and len(self.flights) > 0
-        return now >= self.standing.free_at and not probed
+        return now >= self.standing.free_at and not self.probed
+
+    @property
+    def probed(self) -> bool:
+        """It came back from a ban, and one pick is there to see how it is."""
+        return self.standing.half_open and len(self.flights) > 0
 
     @property
     def room(self) -> bool:
@@ -98,7 +102,7 @@ class Pool(ABC):
     def pick(self, size: float, now: float, avoid: Collection[str] = ()) -> str | None:
         for known in self._known.values():
             known.flights.sweep(now)
-        free = [known for known in self._known.values() if known.free(now)]
+        free = [known for known, at in self._free_from(now) if now >= at]
         free = [known for known in free if known.peer not in avoid] or free
         free = [known for known in free if known.room] or free
         if not free:
@@ -143,12 +147,16 @@ class Pool(ABC):
         return min(max(FLOOR_S, late * size), CEILING_S)
 
     def next_at(self, now: float) -> float | None:
-        times = [
-            max(known.standing.free_at, known.flights.lapse_at if known.flights else now)
-            for known in self._known.values()
-            if not known.free(now)
-        ]
-        return min(times, default=None)
+        return min((at for _, at in self._free_from(now) if at > now), default=None)
+
+    def _free_from(self, now: float) -> list[tuple[Known, float]]:
+        """Everybody, and from when on it may be asked, as things stand."""
+        stuck = all(known.standing.banned(now) for known in self._known.values())
+        times = []
+        for known in self._known.values():
+            at = known.standing.resort_at if stuck else known.standing.free_at
+            times.append((known, max(at, known.flights.lapse_at) if known.probed else at))
+        return times
 
     # ---- for the rules ----------------------------------------------------------------------
 

@@ -111,7 +111,9 @@ def test_a_refusing_peer_is_left_alone_for_its_time_and_no_longer(wiring):
 
 
 def test_bans_grow_and_end(wiring):
-    wiring.serve("a", 0.0)
+    """As long as somebody else of the stage may be asked again, if only later."""
+    wiring.serve("ab", 0.0)
+    wiring.refused("b", 1e9, 0.0)
     now, lengths = 0.0, []
     for _ in range(6):
         assert wiring.pick(1, now) == "a"
@@ -125,6 +127,21 @@ def test_bans_grow_and_end(wiring):
         wiring.failed("a", now)
         now = wiring.next_at(now)
     assert now < 6 * 60 + 9 * 80
+
+
+@pytest.mark.parametrize("peers", ["a", "ab"])
+def test_a_stage_of_which_all_are_banned_is_tried_every_few_seconds(wiring, peers):
+    wiring.serve(peers, 0.0)
+    now, pauses, asked = 0.0, [], set()
+    while now < 300.0:
+        if (peer := wiring.pick(1, now)) is None:
+            pauses.append(wiring.next_at(now) - now)
+            now += pauses[-1]
+        else:
+            asked.add(peer)
+            wiring.failed(peer, now)
+    assert asked == set(peers)
+    assert 0.0 < max(pauses) <= 6.25
 
 
 def test_several_microbatches_lost_at_once_are_one_fault(wiring):
