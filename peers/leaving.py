@@ -51,22 +51,24 @@ class Leaving:
         try:
             net.submit(gossip.retire()).result(CANCEL_S)
         except TimeoutError:  # what it shares might be handed over a second time
-            return self._event("nobody", Said("nobody", reason="a meeting did not end"))
+            return told(self.station, "nobody", Said("nobody", reason="a meeting did not end"))
         self.boundary()
         vector = self.legacy.capture() if worked or gossip.farewells.heir_once else None
         if vector is None:
-            return self._event("nothing", Said("nobody"))
+            return told(self.station, "nothing", Said("nobody"))
         until = time.monotonic() + max(LEAST_S, self.station.left_s() - LAST_S)
         said = net.run(gossip.farewells.say(Snapshot(steps, vector), until))
         if said.gone is not None:
             self.legacy.part_with(said.gone)
-        return self._event(said.outcome, said)
+        return told(self.station, said.outcome, said)
 
-    def _event(self, outcome: str, said: Said) -> FarewellSaid:
-        return FarewellSaid(
-            outcome=outcome,
-            to=said.heir,
-            bytes=said.bytes_sent,
-            seconds=time.monotonic() - self.station.stop.at,
-            reason=said.reason,
-        )
+
+def told(station: Station, outcome: str, said: Said) -> FarewellSaid:
+    return FarewellSaid(
+        outcome=outcome,
+        to=said.heir,
+        bytes=said.bytes_sent,
+        seconds=time.monotonic() - station.stop.at,
+        reason=said.reason,
+        distance=said.distance,
+    )

@@ -67,7 +67,8 @@ class MemoryReserved(Event):
 class StateTaken(Event):
     """Where the first weights came from: ``seed``, ``donor`` or ``checkpoint``.
 
-    ``donors`` brought parts of it; ``donor`` is the one whose numbers go with it.
+    ``donors`` brought parts of it; ``donor`` is the one whose numbers go with it. ``followed``: of
+    a stage, steps that mates took meanwhile and that came one by one.
     """
 
     name = "state_taken"
@@ -78,6 +79,7 @@ class StateTaken(Event):
     bytes: int = 0
     donor: str = ""
     donors: int = 0
+    followed: int = 0
 
 
 @dataclass(frozen=True)
@@ -408,7 +410,8 @@ class PageOpened(Event):
 class FarewellSaid(Event):
     """What became of a leaver's unfinished window: ``given`` to a neighbour, ``unsure`` (it got all
     and did not confirm), ``nobody`` took it, or there was ``nothing``. ``seconds`` since the order
-    to leave."""
+    to leave. ``distance``: root mean square of the displacement that it has parted with; the heir's
+    ``exchange`` (outcome ``inherited``) has that by which its own weights moved."""
 
     name = "farewell"
     outcome: str
@@ -416,6 +419,7 @@ class FarewellSaid(Event):
     bytes: int = 0
     seconds: float = 0.0
     reason: str = ""
+    distance: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ class Said:
     gone: Vector | None = None
     """What the leaver must part with, as the heir has decoded it. Of an unsure farewell too: work
     may be lost, and is never there twice."""
+    distance: float = 0.0
+    """Its root mean square."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class Farewells:
             sent += call.session.bytes_sent if call.session is not None else 0
             outcome = await self._outcome(call, until)
             if outcome != "nobody":
-                gone_from_me = await self._around.offload(self._decoded, snapshot)
-                return Said(outcome, peer, sent, call.machine.reason, gone_from_me)
+                gone = await self._around.offload(self._decoded, snapshot)
+                reason = call.machine.reason
+                return Said(outcome, peer, sent, reason, gone.vector, gone.distance)
             decline, now = call.machine.decline, self._around.clock()
             reasons[peer] = call.machine.reason
             if decline is None:  # others first, and then once more: links come back
@@ -162,12 +165,12 @@ class Farewells:
                 unfit.add(peer)
         return Said("nobody", "", sent, "; ".join(sorted(set(reasons.values()))) or NOBODY)
 
-    def _decoded(self, snapshot: Snapshot) -> Vector:
+    def _decoded(self, snapshot: Snapshot) -> Correction:
         """My own payload as everybody decodes it."""
         intake, me = self._legacy.intake(1, 1), self._around.transport.me
         for part in range(self._legacy.parts):
             intake.take(part, {me: self._legacy.encode(snapshot.vector, part)})
-        return intake.finish().vector
+        return intake.finish()
 
     async def _outcome(self, call: _Call, until: float) -> Outcome:
         """A call that is open is asked for once."""

@@ -1,9 +1,11 @@
 """What leaving costs: seconds from the order to the exit, and what is lost, a kill -9 beside it.
 
 Real workers on this machine leave one after another, on SIGTERM; each is replaced by a new one.
-``kept`` is the share of them whose unfinished window a neighbour has confirmed. The law itself, the
-sum of the replicas with leavers and with killed peers, is computed from simulated peers in virtual
-time, where every step is known.
+``kept`` is the share of them whose unfinished window a neighbour has confirmed; ``moved`` compares
+by how much the heir's weights moved with what the leaver parted with, ``left`` is what its last
+checkpoint still holds of it (what the codec cut off). The law itself, the sum of the replicas with
+leavers and with killed peers, is computed from simulated peers in virtual time, where every step is
+known.
 
 python -m tests.bench.leave --json
 """
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from swarmnet.sim import clock
-from tests.swarm.herd import Herd
+from tests.swarm.herd import Herd, kept_back
 from tests.unit.swarms import Swarm, drift
 
 BOUND_S = 5.0
@@ -44,6 +46,7 @@ def main() -> None:
 def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
     """Three workers at a time; the oldest leaves as soon as all have met."""
     exits, outcomes, said_s, sizes, reasons = [], [], [], [], []
+    left, moved = [], []
     with Herd(folder, *OVERRIDES) as herd:
         workers = {f"w{number}": herd.worker(f"w{number}") for number in range(3)}
         for number in range(3, 3 + leavers):
@@ -60,6 +63,9 @@ def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
             said_s.append(farewell["seconds"])
             sizes.append(farewell["bytes"])
             reasons += [farewell["reason"]] if farewell["outcome"] == "nobody" else []
+            if farewell["outcome"] == "given":
+                left.append(kept_back(goer.out) / farewell["distance"])
+                moved.append(inherited(herd, name) / farewell["distance"])
             workers[f"w{number}"] = herd.worker(f"w{number}")
     kept = [outcome in ("given", "nothing") for outcome in outcomes]
     return {
@@ -69,9 +75,25 @@ def leave_one_by_one(folder: Path, leavers: int) -> dict[str, Any]:
         "bytes_median": statistics.median(sizes),
         "outcomes": {each: outcomes.count(each) for each in sorted(set(outcomes))},
         "reasons": reasons,
+        "left": {"median": statistics.median(left), "most": max(left)},
+        "moved": {"least": min(moved), "most": max(moved)},
         "kept": sum(kept) / len(kept),
         "within_bound": sum(seconds <= BOUND_S for seconds in exits) / len(exits),
     }
+
+
+def inherited(herd: Herd, leaver: str) -> float:
+    """By how much its heir's weights moved; root mean square."""
+    [started] = herd.of(leaver, "peer_started")
+
+    def took() -> list[float]:
+        meetings = (line for line in herd.events if line["event"] == "exchange")
+        of_it = (line for line in meetings if line["partner"] == started["peer_id"])
+        return [line["distance"] for line in of_it if line["outcome"] == "inherited"]
+
+    herd.wait(took, "inheritance")
+    [distance] = took()
+    return distance
 
 
 def law(seed: int, n: int = 16, gone: int = 8) -> dict[str, float]:
@@ -113,7 +135,9 @@ def told(found: dict[str, Any]) -> str:
     lines = (
         f"{found['leavers']} leavers: gone after {exits['median']:.2f} s, at most "
         f"{exits['most']:.2f} s; {found['within_bound']:.0%} within {BOUND_S:.0f} s",
-        f"{found['kept']:.0%} of their windows kept: {found['outcomes']}",
+        f"{found['kept']:.0%} of their windows kept: {found['outcomes']}; heirs moved by "
+        f"{found['moved']['least']:.6f} to {found['moved']['most']:.6f} of what was given, leavers "
+        f"kept {found['left']['median']:.2%}, {found['left']['most']:.2%} at most",
         f"in virtual time: {sums['lost_leaving']:.1%} of unshared work is lost by leaving, "
         f"{sums['lost_killed']:.0%} by kill -9; the mean is off by {sums['mean_law_error']:.1e}",
     )

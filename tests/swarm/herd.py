@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from peers.collect import Tail
+from peers.keeper import FOLDER
 from peers.nursery import INVITE, Child, Nursery
 from swarmnet.config import RunFile
+from swarmnet.train import checkpoint
 
 RUN = Path(__file__).with_name("tiny.toml")
 DEADLINE_S = 90.0
@@ -88,3 +90,10 @@ class Herd:
 
     def wait_finished(self, *peers: str) -> None:
         self.wait(lambda: all(self.of(p, "peer_finished") for p in peers), f"end of {peers}")
+
+
+def kept_back(out: Path) -> float:
+    """Root mean square of what a NoLoCo peer's last checkpoint holds that nobody else has."""
+    kept = checkpoint.read(out / FOLDER)
+    assert kept is not None
+    return float((kept[0]["theta"] - kept[0]["outer.phi"]).square().mean().sqrt())

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.swarm.herd import Herd
+from tests.swarm.herd import Herd, kept_back
 
+BF16 = 2.0**-8
+"""What the codec may lose of a value, relative to it."""
 ENDLESS = ("target.tokens=1000000000", "cadence.name=every_h", "cadence.h=40")
 
 
@@ -35,10 +37,15 @@ def test_a_leaver_hands_its_window_to_a_neighbour_and_the_others_go_on(
         names = {herd.of(name, "peer_started")[0]["peer_id"]: name for name in "ac"}
         heir = names[said["to"]]
 
-        def inherited() -> bool:
-            return any(e["outcome"] == "inherited" for e in herd.of(heir, "exchange"))
+        def inherited() -> list[float]:
+            meetings = herd.of(heir, "exchange")
+            return [e["distance"] for e in meetings if e["outcome"] == "inherited"]
 
         herd.wait(inherited, "inheritance")
+        assert inherited() == [said["distance"]]
+        assert said["distance"] > 0
+        if rule == "noloco":
+            assert kept_back(workers["b"].out) < BF16 * said["distance"]
         met = {name: herd.met(name) for name in "ac"}
         herd.wait(lambda: all(herd.met(n) > met[n] for n in "ac"), "meetings of the others")
 
