@@ -23,6 +23,7 @@ from swarmnet.exchange.transport import FrameStream
 from swarmnet.net.pacing import Pace
 from swarmnet.net.stream import wait_closed
 from swarmnet.net.transfer import Blob, give
+from swarmnet.pipeline.steplog import Logged
 from swarmnet.wire.messages import Busy, Get
 
 TOPIC = "give"
@@ -58,6 +59,8 @@ class Giver:
         emit: Callable[[StateServed], None],
     ) -> None:
         """``state``: this peer's, as the others see it."""
+        self.logged: Callable[[int], Logged | None] = lambda step: None
+        """The step of my stage that led to this one, if it is kept."""
         self._run_file = Blob(run_file)
         self._shelf = Shelf(easel, terms.fresh_s)
         self._state = state
@@ -73,9 +76,29 @@ class Giver:
             await _decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
         elif self._takers >= self._terms.takers:
             await _decline(stream, Busy(reason="busy", retry_s=RETRY_S))
+        elif get.what == "step":
+            await self._give_step(stream, self.logged(get.step))
         else:
             await self._give_state(stream, weights_only=get.what == "weights")
         await stream.close()
+
+    @property
+    def giving(self) -> bool:
+        """Somebody takes something at this moment."""
+        return self._takers > 0
+
+    async def _give_step(self, stream: FrameStream, logged: Logged | None) -> None:
+        """As fast as to a member of the meeting: whoever gets it later never comes that far."""
+        if logged is None:
+            await _decline(stream, Busy(reason="gone", retry_s=RETRY_S))
+            return
+        self._takers += 1
+        try:
+            content = memoryview(logged.mean.numpy()).cast("B")
+            blob = await asyncio.to_thread(Blob, content, logged.pack())
+            await give(stream, blob, DEADLINE_S)
+        finally:
+            self._takers -= 1
 
     async def _give_state(self, stream: FrameStream, *, weights_only: bool) -> None:
         self._takers += 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from peers.link import Link
@@ -72,7 +73,9 @@ class StageSide:
         self.layers = module.layers
         self.steps = 0
         self.missed = False
-        """A step was missed: the state of a mate is needed."""
+        """A step was missed: what mates have of it is needed."""
+        self.placed = False
+        """There is a state of this stage from which steps can be followed."""
         self._station = station
         self._run = run
         self._module = module
@@ -96,8 +99,6 @@ class StageSide:
     def build(cls, station: Station, run: RunConfig, stage: int) -> StageSide:
         peer = station.peer
         if peer.threads:
-            import torch
-
             torch.set_num_threads(peer.threads)
         builder: ModelBuilder = run.model.build("model", peer.models)
         boundary: Boundary = run.boundary.build("boundary")
@@ -127,6 +128,7 @@ class StageSide:
             limits=self._limits,
             incarnation=self._station.incarnation,
             at_once=self._station.peer.at_once or (1 if on_cpu else GPU_AT_ONCE),
+            copy=lambda mean: mean.detach().to("cpu", torch.float32, copy=True),
         )
         target = run.pipeline.batch * run.batch.length
         place = Place(me, self.stage, run.pipeline.stages, target)
@@ -197,6 +199,11 @@ class StageSide:
         Raises:
             PayloadError: the state does not fit; nothing is changed.
         """
+        await self.place(portrait, newest)
+        self.go_on()
+
+    async def place(self, portrait: Portrait | None, newest: int | None) -> None:
+        """The first half: then mates' steps can be followed."""
         past = Past() if portrait is None else Past.unpack(portrait.facts["past"])
         if newest is not None and past.step < newest:
             past = past.at(newest)  # nobody else has this stage: the others must not wait for it
@@ -204,8 +211,17 @@ class StageSide:
         if portrait is not None:
             met = bool(portrait.facts["met"])
             load = partial(self.core.load, portrait.tensors, past.step, met=met)
-        await self.served.adopt(past, load)
-        self.missed, self._donors, self._draft = False, (), None
+        await self.served.place(past, load)
+        self._draft, self.placed = None, True
+
+    def go_on(self) -> None:
+        """The second half: this peer is one of its stage."""
+        self.served.go_on()
+        self.missed, self._donors = False, ()
+
+    def keep_steps(self, seconds: float) -> None:
+        """Somebody copies the state: for so long remember how it goes on."""
+        self.served.log.keep(time.monotonic() + seconds)
 
     async def stay(self) -> None:
         """Nobody is left who was ahead."""

@@ -20,8 +20,11 @@ from swarmnet.events import DonorLeft, Event
 from swarmnet.exchange.transport import Transport
 from swarmnet.net.download import NO_STASH, Download, Errand, hash_draft
 from swarmnet.net.transfer import Limits, fetch_blob
+from swarmnet.pipeline.steplog import Logged
 from swarmnet.train.parcel import Parcel
+from swarmnet.wire.messages import Get
 
+STATE, WEIGHTS = Get(what="state"), Get(what="weights")
 WEIGHTS_S = 100.0
 """An export waits so long for one peer: an inner step, and a share of a busy peer's machine."""
 TRIES = 3
@@ -61,7 +64,7 @@ class Taken:
 async def take_run_file(transport: Transport, peer: str) -> bytes:
     """Raises LinkError, PeerFault."""
     limits = Limits(MAX_RUN_FILE_BYTES, DEADLINE_S)
-    _, content = await fetch_blob(transport, peer, TOPIC, "run", limits)
+    _, content = await fetch_blob(transport, peer, TOPIC, Get(what="run"), limits)
     return bytes(content)
 
 
@@ -70,7 +73,7 @@ async def take_state(
     tensors: Mapping[str, Tensor],
     wish: Wish,
     emit: Callable[[Event], None],
-    what: str = "state",
+    get: Get = STATE,
 ) -> Taken:
     """A whole state, written into ``tensors``; columns that are the same there are not sent.
 
@@ -88,7 +91,7 @@ async def take_state(
         wish.check(described)
         return _facts(described).step
 
-    errand = Errand(TOPIC, what, wish.donors, version, wish.patience_s, wish.alike, wish.waits)
+    errand = Errand(TOPIC, get, wish.donors, version, wish.patience_s, wish.alike, wish.waits)
     stash = await asyncio.to_thread(Halfway, wish.keep, parcel) if wish.keep else None
     held = await hash_draft(parcel)
     fetched = await Download(transport, parcel, errand, emit).run(held, stash or NO_STASH)
@@ -110,7 +113,23 @@ async def take_weights(transport: Transport, peer: str, numel: int) -> Portrait:
 
     wish = Wish(donors, WEIGHTS_S, alike=True, waits=False)
     empty = {"theta": torch.zeros(numel)}
-    return (await take_state(transport, empty, wish, note, "weights")).portrait
+    return (await take_state(transport, empty, wish, note, WEIGHTS)).portrait
+
+
+async def take_step(transport: Transport, peer: str, step: int, numel: int) -> Logged:
+    """The step of ``peer``'s stage that led to ``step``.
+
+    Raises:
+        NotKept: it does not have that. LinkError, PeerFault.
+    """
+    get, limits = Get(what="step", step=step), Limits(4 * numel, DEADLINE_S)
+    describes, content = await fetch_blob(transport, peer, TOPIC, get, limits)
+    if len(content) != 4 * numel:
+        raise PayloadError(f"a step of {len(content)} bytes instead of {4 * numel}")
+    mean = torch.frombuffer(content, dtype=torch.float32)
+    if not bool(mean.isfinite().all()):
+        raise PayloadError("a step with values that are not finite")
+    return Logged.unpack(describes, mean)
 
 
 def _facts(described: Mapping[str, Any]) -> Facts:

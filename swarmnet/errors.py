@@ -14,7 +14,8 @@
     ├── LinkError                  nobody's act: the network; the exchange is lost, training goes on
     │   ├── StreamCut                 the stream ended before the message did
     │   ├── DeadlinePassed            no progress within the deadline
-    │   └── DonorBusy                 it has nothing to give now; ask again later
+    │   ├── DonorBusy                 it has nothing to give now; ask again later
+    │   └── NotKept                   it does not have this, and says so
     ├── PeerFault                  a partner's act: drop the partner's message, never our state
     │   ├── FrameError                bytes that are no frame of ours, or too long
     │   ├── MessageError              a frame whose content has the wrong shape
@@ -100,6 +101,10 @@ class DonorBusy(LinkError):
     def __init__(self, message: str, retry_s: float) -> None:
         super().__init__(message)
         self.retry_s = retry_s
+
+
+class NotKept(LinkError):
+    """A donor does not have what it was asked for, and soundly says so."""
 
 
 class PeerFault(SwarmnetError):

@@ -16,24 +16,25 @@ import psutil
 
 from peers.give import Giver, Terms
 from peers.keeper import Keeper
+from peers.leaving import told
 from peers.link import Link, Newcomer
 from peers.mover import Mover
 from peers.portrait import Easel, Portrait
+from peers.stagedonors import Found, StageDonors
 from peers.stageside import StageSide
 from peers.station import LAST_S, Station, until
-from peers.take import Taken, Wish, take_state
 from swarmnet.config import RunFile
 from swarmnet.errors import (
     ConfigError,
     PayloadError,
-    PeerFault,
     StopRequested,
     UnreachableError,
 )
-from swarmnet.events import FarewellSaid, PeerFinished, PeerStarted, StageTaken, StateTaken
+from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
 from swarmnet.exchange.membership import Status
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.placement import Serving
+from swarmnet.pipeline.steplog import Logged
 from swarmnet.train.loop import choose_device
 from swarmnet.wire.invite import Invite
 
@@ -43,8 +44,9 @@ LOOK_AROUND_S = 20.0
 FLUSH_S = 30.0
 FRESH_S = 0.2
 """A stage steps often, and a joiner that is a step behind has to fetch again."""
-PATIENCE_S = 20.0
-"""While no part of a state comes, a mate may have died: what else there is, is looked at again."""
+FOLLOW_S = 60.0
+"""So long after a copy of the state was made, or given, the steps since are kept."""
+NOTHING = Found()
 FOR_OTHERS = 0.8
 """Share of the time for leaving that does not belong to the own checkpoint."""
 
@@ -111,14 +113,17 @@ class StagePeer:
 
     async def _live(self) -> None:
         self._joined = True
-        giver = Giver(
+        self._giver = Giver(
             self.run_file.raw,
             self._easel,
             lambda: self.state,
             Terms.of(self.station.peer, FRESH_S),
             self.station.log.emit,
         )
-        await self.link.give(giver.handle)
+        self._giver.logged = self._logged
+        await self.link.give(self._giver.handle)
+        alike = self.run_file.config.pipeline.step == "together"
+        self._donors = StageDonors(self.station, self.link, alike=alike)
         self._mover = Mover(self.link, self.run_file.config, self.station.seed)
         target: int | None = await self._first_stage()
         left = -1
@@ -201,15 +206,7 @@ class StagePeer:
         await until(lambda: side.served.empty, began + left_s / 2)
         said = await side.served.stepping.bequeath(began + left_s)
         if said is not None:
-            self.station.log.emit(
-                FarewellSaid(
-                    outcome=said.outcome,
-                    to=said.heir,
-                    bytes=said.bytes_sent,
-                    seconds=time.monotonic() - self.station.stop.at,
-                    reason=said.reason,
-                )
-            )
+            self.station.log.emit(told(self.station, said.outcome, said))
         self._change_state("left")
         await self._write_checkpoint(side, wait=True)
 
@@ -289,7 +286,7 @@ class StagePeer:
         await self._see_somebody()
         deadline = began + self.station.peer.donor_s
         while True:
-            found = await self._from_donor(side)
+            found = await self._donors.fetch(side)
             if found is not None:
                 return self._took(side, "donor", began, found)
             kept = None if moved else await asyncio.to_thread(self._kept, side)
@@ -306,18 +303,6 @@ class StagePeer:
                     "peer would serve other weights than the run's"
                 )
             await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _from_donor(self, side: StageSide) -> Taken | None:
-        """What mates give, of one version where they are one. A part is kept for the next try."""
-        alike = self.run_file.config.pipeline.step == "together"
-        wish = Wish(side.donors, PATIENCE_S, side.check, alike=alike, waits=False)
-        log = self.station.log
-        try:
-            taken = await take_state(self.link.node, side.draft(), wish, log.emit)
-            await side.adopt(taken.portrait, None)
-        except (UnreachableError, PeerFault):
-            return None
-        return taken
 
     async def _see_somebody(self) -> None:
         """Until anybody of the run is seen, nothing can be said about its state."""
@@ -336,15 +321,16 @@ class StagePeer:
         known = [members.status(peer) for peer in members.alive(time.monotonic())]
         return max((s.step for s in known if s is not None and s.role == "stage"), default=0)
 
-    def _took(self, side: StageSide, source: str, began: float, taken: Taken | None = None) -> int:
+    def _took(self, side: StageSide, source: str, began: float, found: Found = NOTHING) -> int:
         event = StateTaken(
             source=source,
             step=side.version,
             weights=side.weights_hash(),
             seconds=time.monotonic() - began,
-            bytes=taken.nbytes if taken else 0,
-            donor=taken.donors[0] if taken else "",
-            donors=len(taken.donors) if taken else 0,
+            bytes=found.nbytes,
+            donor=found.donors[0] if found.donors else "",
+            donors=len(found.donors),
+            followed=found.steps,
         )
         self.station.log.emit(event)
         return event.bytes
@@ -366,7 +352,7 @@ class StagePeer:
         """A step was missed: mates that took it have the state."""
         began = time.monotonic()
         self._change_state("syncing")
-        while (found := await self._from_donor(side)) is None:
+        while (found := await self._donors.fetch(side)) is None:
             if not side.donors():
                 # Whoever was ahead is gone: what is here is the best that is left of the stage.
                 await side.stay()
@@ -377,10 +363,20 @@ class StagePeer:
         self._change_state("training")
 
     async def _paint(self, side: StageSide) -> None:
+        """A copy that takes longer than a step needs the steps since; so long they are kept."""
+
+        def paint() -> None:
+            self._easel.paint(lambda: self._portrait(side))
+            side.keep_steps(FOLLOW_S)
+
         if self._easel.wanted:
-            await side.served.service.exclusively(
-                lambda: self._easel.paint(lambda: self._portrait(side))
-            )
+            await side.served.service.exclusively(paint)
+        elif self._giver.giving:
+            side.keep_steps(FOLLOW_S)
+        side.served.log.tidy(time.monotonic())
+
+    def _logged(self, step: int) -> Logged | None:
+        return self._side.served.log.get(step) if self._side is not None else None
 
     def _portrait(self, side: StageSide) -> Portrait:
         facts: dict[str, Any] = {

@@ -16,6 +16,7 @@ from swarmnet.events import DonorLeft, Event, StateAwaited
 from swarmnet.exchange.transport import Transport
 from swarmnet.net.fetching import Fetching
 from swarmnet.net.transfer import Limits, Source
+from swarmnet.wire.messages import Get
 
 AT_ONCE = 4
 """Donors asked at the same time."""
@@ -80,7 +81,7 @@ class Errand:
     """
 
     topic: str
-    what: str
+    get: Get
     donors: Callable[[], Sequence[str]]
     version: Callable[[Mapping[str, Any]], int]
     patience_s: float
@@ -190,7 +191,7 @@ class Download:
         stream = await self._transport.open(donor, errand.topic, OPEN_S)
         try:
             limits = Limits(self._draft.nbytes, ANSWER_S)
-            source = await Source.open(stream, errand.what, limits)
+            source = await Source.open(stream, errand.get, limits)
             version = self._inspect(source)
             if fetching.offered(donor, source.hashes, version, time.monotonic()):
                 self._described[donor] = source.describes

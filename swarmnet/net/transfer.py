@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self
 import msgpack
 from blake3 import blake3
 
-from swarmnet.errors import DonorBusy, MessageError, PayloadError, StreamCut
+from swarmnet.errors import DonorBusy, MessageError, NotKept, PayloadError, StreamCut
 from swarmnet.exchange.transport import FrameStream, Transport
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.frame import CHUNK_BYTES
@@ -54,7 +54,9 @@ class Limits:
 class Blob:
     """Bytes as goods, and what describes them."""
 
-    def __init__(self, content: bytes, describes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, content: bytes | memoryview, describes: Mapping[str, Any] | None = None
+    ) -> None:
         self.describes: Mapping[str, Any] = dict(describes or {})
         self._view = memoryview(content)
         self.nbytes = len(content)
@@ -99,9 +101,9 @@ async def give(
         for index in Want.parse(frame).chunks:
             if index >= len(goods.hashes):
                 raise MessageError(f"WANT: chunk {index} of {len(goods.hashes)}")
-            if pause is not None:
-                await pause(CHUNK_BYTES)
             chunk = goods.chunk(index)
+            if pause is not None:
+                await pause(len(chunk))
             await stream.send(Frame(Kind.CHUNK, chunk), deadline_s)
             given += len(chunk)
     return given
@@ -119,17 +121,19 @@ class Source:
         """Asked for and not here yet, in the order in which they come."""
 
     @classmethod
-    async def open(cls, stream: FrameStream, what: str, limits: Limits) -> Self:
+    async def open(cls, stream: FrameStream, get: Get, limits: Limits) -> Self:
         """Ask what is given. The caller closes ``stream`` if this fails.
 
         Raises:
-            DonorBusy: nothing now. LinkError: the stream ended or stalled.
+            DonorBusy: nothing now. NotKept: not there. LinkError: the stream ended or stalled.
             PeerFault: the manifest cannot be, or offers more than ``limits``.
         """
-        await stream.send(Get.model_validate({"what": what}).frame(), limits.deadline_s)
+        await stream.send(get.frame(), limits.deadline_s)
         frame = await stream.receive(limits.deadline_s)
         if frame.kind is Kind.BUSY:
             busy = Busy.parse(frame)
+            if busy.reason == "gone":
+                raise NotKept(f"{stream.peer} does not keep that")
             raise DonorBusy(f"{stream.peer} is {busy.reason}", min(busy.retry_s, MAX_RETRY_S))
         manifest = Manifest.parse(frame)
         if manifest.nbytes > limits.max_bytes:
@@ -160,7 +164,7 @@ class Source:
 
 
 async def fetch_blob(
-    transport: Transport, peer: str, topic: str, what: str, limits: Limits
+    transport: Transport, peer: str, topic: str, get: Get, limits: Limits
 ) -> tuple[dict[str, Any], bytearray]:
     """All that one peer gives: (what describes it, its bytes), every chunk checked.
 
@@ -169,7 +173,7 @@ async def fetch_blob(
     """
     stream = await transport.open(peer, topic, limits.deadline_s)
     try:
-        source = await Source.open(stream, what, limits)
+        source = await Source.open(stream, get, limits)
         if len(source.hashes) != chunks_of(source.nbytes):
             raise PayloadError("the manifest's sizes do not fit together")
         content = bytearray()

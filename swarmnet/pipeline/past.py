@@ -41,14 +41,17 @@ class Past:
     def after(self, ids: Iterable[int], tokens: int, by: str = "", elapsed_s: float = 0.0) -> Past:
         """One more step, made of these samples; ``by`` names the one meeting that decided it.
 
-        Another meeting over the same samples may round otherwise, or at another rate.
+        Another meeting over the same samples may round otherwise, or at another rate. What the
+        rate follows from is in the name, so nobody can say it otherwise to who follows.
         """
         packed = b"".join(one.to_bytes(8, "big") for one in sorted(ids))
+        elapsed_s = max(self.elapsed_s, elapsed_s)
+        said = f"{self.lineage} {self.step} {by} {tokens} {elapsed_s!r}"
         return Past(
             self.step + 1,
-            _lineage(f"{self.lineage} {self.step} {by}", packed),
+            _lineage(said, packed),
             self.committed + tokens,
-            max(self.elapsed_s, elapsed_s),
+            elapsed_s,
             _newest((*self.commits, (self.step, packed))),
         )
 
@@ -136,6 +139,8 @@ class Commit:
     """After this step."""
     shares: dict[str, int]
     """Samples of each member that are in the mean: a sample is in one member's share alone."""
+    by: str = ""
+    """The one meeting that decided it."""
 
     @classmethod
     def of(
@@ -150,7 +155,7 @@ class Commit:
         the words of who called the meeting."""
         ids = tuple(sorted(sample for ids in claimed.values() for sample in ids))
         past = before.after(ids, sum(works.values()), by, elapsed_s)
-        return cls(ids, works, past, {peer: len(held) for peer, held in claimed.items()})
+        return cls(ids, works, past, {peer: len(held) for peer, held in claimed.items()}, by)
 
     @property
     def tokens(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from swarmnet.pipeline.past import Commit, Past
 from swarmnet.pipeline.record import Place
 from swarmnet.pipeline.service import Lane, Limits, StageService
 from swarmnet.pipeline.stagebook import StageBook
+from swarmnet.pipeline.steplog import Logged, StepLog
 from swarmnet.pipeline.stepping import Company, Sight, Sums
 from swarmnet.pipeline.steps import Steps
 from swarmnet.pipeline.together import Together
@@ -88,6 +90,8 @@ class Setting:
     incarnation: int
     at_once: int = 1
     """Waiting microbatches of one shape that are computed as one batch."""
+    copy: Callable[[Vector], Vector] = deepcopy
+    """Of a mean gradient, in host memory, before a step spends it."""
 
 
 Maker = Callable[[StagePlace, Setting, "ServedStage"], Steps]
@@ -111,6 +115,7 @@ class ServedStage:
         tools = setting.tools
         self.past = Past()
         """Of the weights as they are now: read it in the compute thread, with them."""
+        self.log = StepLog(setting.copy)
         self._core = setting.core
         self._watch = watch
         self._sight = setting.sight
@@ -151,21 +156,44 @@ class ServedStage:
 
         What ``load`` raises is raised; then the weights are those of before.
         """
+        await self.place(past, load)
+        self.go_on()
+
+    async def place(self, past: Past, load: Callable[[], None] | None = None) -> None:
+        """The first half of ``adopt``: the state is there, and nothing is done with it yet."""
 
         def swap() -> None:
             if load is not None:
                 load()
             self._core.drop()
+            self.log.clear()
             self.past = past
 
         await self.service.exclusively(swap)
-        self._go_on(past)
+
+    async def follow(self, logged: Logged) -> None:
+        """Between the halves: take a step that mates took meanwhile.
+
+        Raises:
+            PayloadError: it is not the one after the last; nothing is changed.
+        """
+        past = logged.after(self.past)
+        lr = self._watch.lr(past)
+
+        def move() -> None:
+            self._core.drop()
+            self._core.step(logged.mean, lr)
+            self.past = past
+
+        await self.service.exclusively(move)
 
     async def stay(self) -> None:
         """Nobody is left who was ahead: what is here is the best that is left of the stage."""
         await self.adopt(self.past)
 
-    def _go_on(self, past: Past) -> None:
+    def go_on(self) -> None:
+        """The second half of ``adopt``."""
+        past = self.past
         self.book.steps[self._stage] = past.step
         self.stepping.restored(past)
         # Whatever came into the sums while the state was fetched went with them.
@@ -214,6 +242,7 @@ class ServedStage:
 
         def move() -> None:
             self.stepping.boundary()
+            self.log.note(commit, mean)
             self._core.step(mean, lr)
             self.past = commit.past
 

@@ -368,10 +368,14 @@ class Tally(Message):
 
 
 class Get(Message):
-    """What do you give? The answer is MANIFEST, or BUSY."""
+    """What do you give? The answer is MANIFEST, or BUSY.
+
+    ``step``: the mean gradient by which a stage came to this step.
+    """
 
     kind = Kind.GET
-    what: Literal["run", "state", "weights"]
+    what: Literal["run", "state", "weights", "step"]
+    step: Count = 0
 
 
 class Manifest(Message):
@@ -395,10 +399,13 @@ class Want(Message):
 
 
 class Busy(Message):
-    """Nothing now; ask again after ``retry_s``. ``syncing``: I have no sound state myself."""
+    """Nothing now; ask again after ``retry_s``. ``syncing``: I have no sound state myself.
+
+    ``gone``: I do not keep this step, any more or yet.
+    """
 
     kind = Kind.BUSY
-    reason: Literal["busy", "syncing"]
+    reason: Literal["busy", "syncing", "gone"]
     retry_s: Seconds
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from peers.keeper import FOLDER
 from peers.order import give_order
 from swarmnet.config import PeerConfig
 from swarmnet.train import checkpoint
@@ -21,6 +22,8 @@ from tests.swarm.test_workers import daemon_of
 
 RUN = Path(__file__).with_name("tiny_pipeline.toml")
 SERVE_S = 2.0
+SLOW_COPY = 2e-5
+"""A share of the cores with which a donor needs several steps for one copy."""
 LEAVE_S = 20.0
 """A peer that is told to leave has gone by then, on a machine that does other things too."""
 
@@ -134,6 +137,30 @@ def test_mates_go_on_when_one_is_killed_leaves_or_loses_its_daemon(tmp_path: Pat
         herd.poll()
         check_settled(herd, "t")
         check_steps(herd, *stages)
+
+
+def test_a_joiner_that_copies_for_longer_than_a_step_takes_the_steps_of_its_mates(
+    tmp_path: Path,
+) -> None:
+    with pipeline(tmp_path) as herd:
+        herd.stage("s0", 0)
+        herd.stage("s1a", 1, give_share=SLOW_COPY)
+        herd.trainer("t")
+        wait_steps(herd, "s1a")
+        herd.stage("s1b", 1)
+        herd.wait(lambda: herd.of("s1b", "state_taken"), "state of the joiner")
+        wait_steps(herd, "s1b", more=5)
+        end(herd)
+        herd.wait_finished("t", "s0", "s1a", "s1b")
+        check_settled(herd, "t")
+        check_steps(herd, ["s0"], ["s1a", "s1b"])
+        assert sum(taken["followed"] for taken in herd.of("s1b", "state_taken")) > 0
+        copied = [e for e in herd.of("s1a", "state_served") if e["seconds"] > 0.1]
+        assert len(copied) == 1
+        kept = [checkpoint.read(tmp_path / "peers" / name / FOLDER) for name in ("s1a", "s1b")]
+        a, b = (state for state in kept if state is not None)
+        assert a[1]["past"]["lineage"] == b[1]["past"]["lineage"]
+        assert all(torch.equal(tensor, b[0][name]) for name, tensor in a[0].items())
 
 
 def test_delayed_steps_by_way_of_the_hub_leave_mates_with_the_same_bits(tmp_path: Path) -> None:

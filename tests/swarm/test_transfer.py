@@ -36,7 +36,7 @@ async def serve(stream):
 
 
 async def ask(node, peer, limits=LIMITS):
-    return await fetch_blob(node, peer, "state", "state", limits)
+    return await fetch_blob(node, peer, "state", Get(what="state"), limits)
 
 
 def test_it_arrives_whole_and_the_donor_knows_how_much_it_gave(tmp_path):
@@ -66,7 +66,7 @@ def test_nothing_is_a_blob_too(tmp_path):
 def test_chunks_come_in_the_order_in_which_they_are_wanted(tmp_path):
     async def asker(node, peer):
         stream = await node.open(peer, "state", 5.0)
-        source = await Source.open(stream, "state", LIMITS)
+        source = await Source.open(stream, Get(what="state"), LIMITS)
         await source.want([4, 0], 5.0)
         await source.want([5], 5.0)
         chunks = []
@@ -108,7 +108,7 @@ def test_who_wants_what_there_is_not_gets_nothing(tmp_path):
 
     async def asker(node, peer):
         stream = await node.open(peer, "state", 5.0)
-        await Source.open(stream, "state", LIMITS)
+        await Source.open(stream, Get(what="state"), LIMITS)
         await stream.send(Want(chunks=(6,)).frame(), 5.0)
         with pytest.raises(StreamCut):
             await stream.receive(5.0)

@@ -6,6 +6,7 @@ What a process adds is played here: who is seen alive, and how a peer gets its f
 import asyncio
 import random
 from collections import Counter, deque
+from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from swarmnet.pipeline.flow import Flow
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.served import ServedStage, Setting, together
 from swarmnet.pipeline.service import Limits
+from swarmnet.pipeline.steplog import Logged
 from swarmnet.pipeline.traveller import Traveller
 from swarmnet.pipeline.trip import Load
 from swarmnet.pipeline.trips import TripBook
@@ -38,6 +40,9 @@ LIFE = 1
 RATE = 1e-6
 COPY_S = 0.3
 """A state's way from one peer to another."""
+STEP_S = 0.1
+"""That of one step's mean gradient, a third of a state."""
+FOLLOW_S = 60.0
 
 
 @dataclass(eq=False)
@@ -167,7 +172,8 @@ class StagePeer:
         self.stage = stage
         self.ready = False
         self.commits = []
-        self.lost_samples = self.resyncs = 0
+        self.lost_samples = self.resyncs = self.copies = self.followed = 0
+        self.placed = False
         self._donors = ()
         self._kept = None
         stages = len(pipeline.counts)
@@ -224,7 +230,8 @@ class StagePeer:
             newest = self.pipeline.newest_step()
             if self._kept is not None:
                 state, past = self._kept
-                await self._take(state, past.at(max(past.step, newest)))
+                await self._place(state, past.at(max(past.step, newest)))
+                self.served.go_on()
                 break
             if newest == 0:
                 await self.served.adopt(Past())
@@ -248,19 +255,50 @@ class StagePeer:
         return sorted(ahead, key=lambda p: (p.me not in self._donors, -p.past.step, p.me))
 
     async def _copy(self):
-        for donor in self._mates():
-            if donor.me in self.pipeline.down or self.pipeline.walled(self.me, donor.me):
-                continue
-            await self.network.thaw(donor.me)
-            state, past = donor.engine.state(), donor.past
-            await asyncio.sleep(COPY_S)
-            if donor.me not in self.pipeline.down:
-                await self._take(state, Past.unpack(past.pack()))
-                return True
-        return False
+        """The steps since the own state, else a whole one and the steps since."""
+        if not await self._follow():
+            for donor in self._reached():
+                await self.network.thaw(donor.me)
+                state, past = donor.engine.state(), donor.past
+                donor.served.log.keep(now() + FOLLOW_S)
+                await asyncio.sleep(self.pipeline.copy_s)
+                if donor.me not in self.pipeline.down:
+                    await self._place(state, Past.unpack(past.pack()))
+                    break
+            else:
+                return False
+            self.copies += 1
+            self.placed = True
+            await self._follow()
+        self.served.go_on()
+        return True
 
-    async def _take(self, state, past):
-        await self.served.adopt(past, lambda: self.engine.load(state, past.step))
+    async def _follow(self):
+        followed = 0
+        while self.placed and self.pipeline.follows:
+            step = self.past.step + 1
+            kept = (donor.served.log.get(step) for donor in self._reached())
+            logged = next((one for one in kept if one is not None), None)
+            if logged is None:
+                break
+            await asyncio.sleep(STEP_S)
+            try:
+                await self.served.follow(Logged.unpack(logged.pack(), deepcopy(logged.mean)))
+            except PayloadError:
+                break
+            followed += 1
+        self.followed += followed
+        return followed
+
+    def _reached(self):
+        pipeline = self.pipeline
+        mates = self._mates()
+        return [
+            p for p in mates if p.me not in pipeline.down and not pipeline.walled(self.me, p.me)
+        ]
+
+    async def _place(self, state, past):
+        await self.served.place(past, lambda: self.engine.load(state, past.step))
 
     # ---- watch and sight ------------------------------------------------------------------------
 
@@ -315,6 +353,9 @@ class Pipeline:
     """
 
     handover = "direct"
+    copy_s = COPY_S
+    follows = True
+    """Mates that are copied from keep their steps for the joiner."""
     process = StagePeer
     at_once = 1
     compute = Weight

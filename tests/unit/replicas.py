@@ -128,6 +128,7 @@ class ReplicaPipeline(Pipeline):
 
     process = ReplicaPeer
     compute = ReplicaWeight
+    follows = False
 
     def __init__(self, counts, trainers=1, seed=0, share=4, h=2):
         self.phonebook = PhoneBook()
