@@ -2,7 +2,8 @@
 
 A copy of the state is made by the training thread between two steps; asking for it waits for the
 next one. A peer that is syncing gives nothing but the run file. While it trains, a peer spends no
-more than a share of its machine on giving, however many ask.
+more than a share of its machine on giving, however many ask. What a joiner of a stage needs to
+follow its mates' steps is not counted, the first time: so much goes to a member too.
 """
 
 from __future__ import annotations
@@ -16,20 +17,18 @@ from typing import Self
 
 from peers.portrait import Easel
 from peers.shelf import Goods, Shelf, Shown
+from peers.stepgiver import StepGiver
 from swarmnet.config import PeerConfig
 from swarmnet.errors import DonorBusy
 from swarmnet.events import StateServed
 from swarmnet.exchange.transport import FrameStream
 from swarmnet.net.pacing import Pace
-from swarmnet.net.stream import wait_closed
-from swarmnet.net.transfer import Blob, give
-from swarmnet.pipeline.steplog import Logged
+from swarmnet.net.transfer import DEADLINE_S, Blob, decline, give
 from swarmnet.wire.messages import Busy, Get
 
 TOPIC = "give"
 DONOR_STATES = ("training", "paused", "consensus", "serving")
 """A peer that is syncing has nothing sound to give."""
-DEADLINE_S = 20.0
 RETRY_S = 1.0
 FRESH_S = 10.0
 
@@ -59,49 +58,37 @@ class Giver:
         emit: Callable[[StateServed], None],
     ) -> None:
         """``state``: this peer's, as the others see it."""
-        self.logged: Callable[[int], Logged | None] = lambda step: None
-        """The step of my stage that led to this one, if it is kept."""
+        self.steps = StepGiver(self._pause, emit)
         self._run_file = Blob(run_file)
         self._shelf = Shelf(easel, terms.fresh_s)
         self._state = state
         self._terms = terms
         self._emit = emit
         self._takers = 0
+        self._copiers = 0
 
     async def handle(self, stream: FrameStream) -> None:
         get = Get.parse(await stream.receive(DEADLINE_S))
         if get.what == "run":
             await give(stream, self._run_file, DEADLINE_S)
         elif self._state() not in DONOR_STATES:
-            await _decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
-        elif self._takers >= self._terms.takers:
-            await _decline(stream, Busy(reason="busy", retry_s=RETRY_S))
+            await decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
         elif get.what == "step":
-            await self._give_step(stream, self.logged(get.step))
+            await self.steps.give(stream, get.step)
+        elif self._takers >= self._terms.takers:
+            await decline(stream, Busy(reason="busy", retry_s=RETRY_S))
         else:
             await self._give_state(stream, weights_only=get.what == "weights")
         await stream.close()
 
     @property
-    def giving(self) -> bool:
-        """Somebody takes something at this moment."""
-        return self._takers > 0
-
-    async def _give_step(self, stream: FrameStream, logged: Logged | None) -> None:
-        """As fast as to a member of the meeting: whoever gets it later never comes that far."""
-        if logged is None:
-            await _decline(stream, Busy(reason="gone", retry_s=RETRY_S))
-            return
-        self._takers += 1
-        try:
-            content = memoryview(logged.mean.numpy()).cast("B")
-            blob = await asyncio.to_thread(Blob, content, logged.pack())
-            await give(stream, blob, DEADLINE_S)
-        finally:
-            self._takers -= 1
+    def copied(self) -> bool:
+        """Somebody takes a whole state, or waits for its copy."""
+        return self._copiers > 0
 
     async def _give_state(self, stream: FrameStream, *, weights_only: bool) -> None:
         self._takers += 1
+        self._copiers += not weights_only
         try:
             shown = await self._shelf.take(self._state())
             try:
@@ -109,9 +96,10 @@ class Giver:
             finally:
                 self._shelf.back(shown)
         except DonorBusy as busy:
-            await _decline(stream, Busy(reason="busy", retry_s=busy.retry_s))
+            await decline(stream, Busy(reason="busy", retry_s=busy.retry_s))
         finally:
             self._takers -= 1
+            self._copiers -= not weights_only
 
     async def _give_copy(self, stream: FrameStream, shown: Shown, weights_only: bool) -> None:
         form = shown.form(weights_only)
@@ -136,13 +124,8 @@ async def serve_run_file(run_file: bytes, stream: FrameStream) -> None:
     if get.what == "run":
         await give(stream, Blob(run_file), DEADLINE_S)
     else:
-        await _decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
+        await decline(stream, Busy(reason="syncing", retry_s=RETRY_S))
     await stream.close()
-
-
-async def _decline(stream: FrameStream, busy: Busy) -> None:
-    await stream.send(busy.frame(), DEADLINE_S)
-    await wait_closed(stream, DEADLINE_S)
 
 
 def _cores() -> int:

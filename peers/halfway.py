@@ -25,6 +25,8 @@ from swarmnet.errors import PayloadError
 from swarmnet.train.parcel import Parcel
 from swarmnet.wire.messages import Count, Seconds
 
+LONGEST_S = 1e9
+"""What a status may say; a line that says more could not be read back."""
 COLUMNS, JOURNAL = "columns.bin", "journal.jsonl"
 _log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Halfway:
     def came(self, chunk: int, donor: str, body: memoryview) -> None:
         """A sound column of ``donor`` is in its place. From any thread."""
         digest = blake3(body).hexdigest()
-        elapsed_s = self._keep.furthest_s + time.monotonic() - self._began
+        elapsed_s = min(self._keep.furthest_s + time.monotonic() - self._began, LONGEST_S)
         said = _Line(chunk=chunk, donor=donor, hash=digest, elapsed_s=elapsed_s)
 
         def write() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -129,6 +130,7 @@ class StageSide:
             incarnation=self._station.incarnation,
             at_once=self._station.peer.at_once or (1 if on_cpu else GPU_AT_ONCE),
             copy=lambda mean: mean.detach().to("cpu", torch.float32, copy=True),
+            free=lambda: psutil.virtual_memory().available,
         )
         target = run.pipeline.batch * run.batch.length
         place = Place(me, self.stage, run.pipeline.stages, target)
@@ -200,7 +202,7 @@ class StageSide:
             PayloadError: the state does not fit; nothing is changed.
         """
         await self.place(portrait, newest)
-        self.go_on()
+        await self.go_on()
 
     async def place(self, portrait: Portrait | None, newest: int | None) -> None:
         """The first half: then mates' steps can be followed."""
@@ -212,12 +214,12 @@ class StageSide:
             met = bool(portrait.facts["met"])
             load = partial(self.core.load, portrait.tensors, past.step, met=met)
         await self.served.place(past, load)
-        self._draft, self.placed = None, True
+        self.placed = True
 
-    def go_on(self) -> None:
+    async def go_on(self) -> None:
         """The second half: this peer is one of its stage."""
-        self.served.go_on()
-        self.missed, self._donors = False, ()
+        self.missed, self._donors, self._draft = False, (), None
+        await self.served.go_on()
 
     def keep_steps(self, seconds: float) -> None:
         """Somebody copies the state: for so long remember how it goes on."""
@@ -225,8 +227,8 @@ class StageSide:
 
     async def stay(self) -> None:
         """Nobody is left who was ahead."""
+        self.missed, self._donors, self._draft = False, (), None
         await self.served.stay()
-        self.missed, self._donors = False, ()
 
     def kept(self, portrait: Portrait) -> Portrait:
         """What a checkpoint holds: the state, and the rounds of others that are in it."""

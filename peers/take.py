@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from peers.give import DEADLINE_S, TOPIC
+from peers.give import TOPIC
 from peers.halfway import Halfway, Keep
 from peers.portrait import Facts, Portrait
 from swarmnet.config import MAX_RUN_FILE_BYTES
@@ -19,12 +19,14 @@ from swarmnet.errors import PayloadError
 from swarmnet.events import DonorLeft, Event
 from swarmnet.exchange.transport import Transport
 from swarmnet.net.download import NO_STASH, Download, Errand, hash_draft
-from swarmnet.net.transfer import Limits, fetch_blob
+from swarmnet.net.transfer import DEADLINE_S, Limits, fetch_blob
 from swarmnet.pipeline.steplog import Logged
 from swarmnet.train.parcel import Parcel
 from swarmnet.wire.messages import Get
 
 STATE, WEIGHTS = Get(what="state"), Get(what="weights")
+STEP_S = 5.0
+"""Without progress; others may keep the same step."""
 WEIGHTS_S = 100.0
 """An export waits so long for one peer: an inner step, and a share of a busy peer's machine."""
 TRIES = 3
@@ -122,7 +124,7 @@ async def take_step(transport: Transport, peer: str, step: int, numel: int) -> L
     Raises:
         NotKept: it does not have that. LinkError, PeerFault.
     """
-    get, limits = Get(what="step", step=step), Limits(4 * numel, DEADLINE_S)
+    get, limits = Get(what="step", step=step), Limits(4 * numel, STEP_S)
     describes, content = await fetch_blob(transport, peer, TOPIC, get, limits)
     if len(content) != 4 * numel:
         raise PayloadError(f"a step of {len(content)} bytes instead of {4 * numel}")

@@ -353,12 +353,13 @@ class ClockOff(Event):
 
 @dataclass(frozen=True)
 class StateServed(Event):
-    """This peer gave its state to somebody."""
+    """This peer gave its state to somebody; with ``step`` only how its stage came to that one."""
 
     name = "state_served"
     to: str
     bytes: int
     seconds: float
+    step: int = 0
 
 
 @dataclass(frozen=True)

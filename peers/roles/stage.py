@@ -120,7 +120,7 @@ class StagePeer:
             Terms.of(self.station.peer, FRESH_S),
             self.station.log.emit,
         )
-        self._giver.logged = self._logged
+        self._giver.steps.logged = self._logged
         await self.link.give(self._giver.handle)
         alike = self.run_file.config.pipeline.step == "together"
         self._donors = StageDonors(self.station, self.link, alike=alike)
@@ -367,11 +367,13 @@ class StagePeer:
 
         def paint() -> None:
             self._easel.paint(lambda: self._portrait(side))
-            side.keep_steps(FOLLOW_S)
+            if follows:
+                side.keep_steps(FOLLOW_S)
 
+        follows = self._giver.copied and self.run_file.config.pipeline.step == "together"
         if self._easel.wanted:
             await side.served.service.exclusively(paint)
-        elif self._giver.giving:
+        elif follows:
             side.keep_steps(FOLLOW_S)
         side.served.log.tidy(time.monotonic())
 
@@ -381,7 +383,7 @@ class StagePeer:
     def _portrait(self, side: StageSide) -> Portrait:
         facts: dict[str, Any] = {
             "fingerprint": self.run_file.fingerprint,
-            "step": side.version,
+            "step": side.served.past.step,
             "tokens": 0,
             "elapsed_s": self.link.progress.elapsed_s(0.0),
             "met": side.replica.met,

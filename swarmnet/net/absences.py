@@ -2,8 +2,8 @@
 
 A path that fails may come back at any moment, and nobody tells. So whoever is wanted and not there
 is tried again, after pauses that grow and differ by chance, a few at a time. The first one that is
-back is news: the same cut may have ended for all, so all are tried at once. The same holds for a
-direct path that is missed while a relay carries for it, with longer pauses.
+back is news: the same cut may have ended for all, so all are tried at once. A direct path that is
+missed while a relay carries for it is tried after longer pauses, each by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Pauses:
-    """``before_s`` the first try, then ``first_s``, doubled up to ``longest_s``."""
+    """``before_s`` the first try, then ``first_s``, doubled up to ``longest_s``.
+
+    ``news``: one that is back makes all others due.
+    """
 
     before_s: float
     first_s: float
     longest_s: float
+    news: bool
 
 
-LOST = Pauses(before_s=0.0, first_s=5.0, longest_s=30.0)
+LOST = Pauses(before_s=0.0, first_s=5.0, longest_s=30.0, news=True)
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Absences:
         fresh = now + pauses.before_s, pauses.first_s
         absent = {p: self._absent.get(p, _Absence(*fresh)) for p in wanted if p not in present}
         self._absent = absent
-        if found:
+        if found and pauses.news:
             for absence in absent.values():
                 absence.due, absence.pause_s = now, pauses.first_s
         due = sorted((p for p in absent if absent[p].due <= now), key=lambda p: absent[p].due)

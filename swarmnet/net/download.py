@@ -182,7 +182,7 @@ class Download:
         except PeerFault as error:
             self._left(donor, str(error), banned=True)
             fetching.ban(donor, str(error))
-            self._stash.void(donor)
+            await asyncio.to_thread(self._stash.void, donor)
         finally:
             self._changed.set()
 

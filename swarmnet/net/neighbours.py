@@ -34,7 +34,7 @@ DIAL_S = 10.0
 REDIAL_S = 5.0
 PATIENCE_S = 15.0
 """So long a start goes on looking: others of the book may be starting too, after a power cut."""
-BENT = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0)
+BENT = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0, news=False)
 """A new relayed path is left alone for a minute: libp2p is still punching its hole."""
 _AGAIN_S = 1.0
 _CALL_S = 5.0

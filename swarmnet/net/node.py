@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -97,6 +97,7 @@ class Node:
         self._folder = folder
         self._directory = Directory(options.identity, options.fingerprint)
         self._streams = WeakSet[P2pStream]()
+        self._opening = Counter[str]()
         self._server = StreamServer(folder.path / INCOMING)
         self._server.on_stream = self._streams.add
         book = load(options.book, options.fingerprint) if options.book else Book()
@@ -271,7 +272,11 @@ class Node:
             except TimeoutError:
                 raise DeadlinePassed(f"{peer} was not reached in {deadline_s:.1f} s") from None
         assert self._daemon is not None
-        stream = P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
+        self._opening[peer] += 1
+        try:
+            stream = P2pStream(peer, await self._daemon.control.open(peer, name, deadline_s))
+        finally:
+            self._opening[peer] -= 1
         self._streams.add(stream)
         return stream
 
@@ -343,8 +348,12 @@ class Node:
         return (await self._control().peers(_CALL_S)).get(peer, [])
 
     def _may_drop(self, peer: str) -> bool:
-        """Who is public itself could not reach the other: that is for the other one to do."""
-        busy = any(stream.peer == peer and not stream.closed for stream in self._streams)
+        """Who is public itself could not reach the other: that is for the other one to do.
+
+        Calls of the DHT go past us; one that is cut is made again.
+        """
+        talking = {stream.peer for stream in self._streams if not stream.closed}
+        busy = peer in talking or self._opening[peer] > 0
         return self.reach != "public" and not busy
 
     # ---- the daemon's life --------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Large things between two peers: a manifest with one hash per chunk, then the chunks asked for.
 
     asks    GET (what)
-    serves  MANIFEST (sizes, hashes, describes), or BUSY (when to ask again)
+    serves  MANIFEST (sizes, hashes, describes), or BUSY (when to ask again, or that it is gone)
     asks    WANT (chunks), as often as it likes, before the last ones are there
     serves  CHUNK, CHUNK, ... in the order in which they were wanted
     ends    who asked closes when it has enough
@@ -24,11 +24,14 @@ from blake3 import blake3
 
 from swarmnet.errors import DonorBusy, MessageError, NotKept, PayloadError, StreamCut
 from swarmnet.exchange.transport import FrameStream, Transport
+from swarmnet.net.stream import wait_closed
 from swarmnet.wire import Frame, Kind
 from swarmnet.wire.frame import CHUNK_BYTES
 from swarmnet.wire.messages import MAX_WANTED, Busy, Get, Manifest, Want
 
 MAX_RETRY_S = 60.0
+DEADLINE_S = 20.0
+"""Without progress, between who gives and who takes."""
 
 
 class Goods(Protocol):
@@ -107,6 +110,12 @@ async def give(
             await stream.send(Frame(Kind.CHUNK, chunk), deadline_s)
             given += len(chunk)
     return given
+
+
+async def decline(stream: FrameStream, busy: Busy) -> None:
+    """Give nothing now. The asker reads it last and closes."""
+    await stream.send(busy.frame(), DEADLINE_S)
+    await wait_closed(stream, DEADLINE_S)
 
 
 class Source:

@@ -72,7 +72,7 @@ class Watch(Protocol):
     def lost(self, samples: int) -> None: ...
 
     def behind(self, donors: tuple[str, ...]) -> None:
-        """A step was missed: fetch the state of one of these, then ``adopt``."""
+        """A step was missed: ``follow`` what these did, or ``place`` a state; then ``go_on``."""
         ...
 
 
@@ -92,6 +92,8 @@ class Setting:
     """Waiting microbatches of one shape that are computed as one batch."""
     copy: Callable[[Vector], Vector] = deepcopy
     """Of a mean gradient, in host memory, before a step spends it."""
+    free: Callable[[], int] = lambda: 1 << 30
+    """Bytes of host memory that nobody uses."""
 
 
 Maker = Callable[[StagePlace, Setting, "ServedStage"], Steps]
@@ -115,7 +117,7 @@ class ServedStage:
         tools = setting.tools
         self.past = Past()
         """Of the weights as they are now: read it in the compute thread, with them."""
-        self.log = StepLog(setting.copy)
+        self.log = StepLog(setting.copy, setting.free)
         self._core = setting.core
         self._watch = watch
         self._sight = setting.sight
@@ -157,7 +159,7 @@ class ServedStage:
         What ``load`` raises is raised; then the weights are those of before.
         """
         await self.place(past, load)
-        self.go_on()
+        await self.go_on()
 
     async def place(self, past: Past, load: Callable[[], None] | None = None) -> None:
         """The first half of ``adopt``: the state is there, and nothing is done with it yet."""
@@ -191,8 +193,9 @@ class ServedStage:
         """Nobody is left who was ahead: what is here is the best that is left of the stage."""
         await self.adopt(self.past)
 
-    def go_on(self) -> None:
-        """The second half of ``adopt``."""
+    async def go_on(self) -> None:
+        """The second half of ``adopt``: samples that were under way count here no more."""
+        await self.service.exclusively(self._core.drop)
         past = self.past
         self.book.steps[self._stage] = past.step
         self.stepping.restored(past)

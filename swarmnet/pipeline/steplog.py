@@ -24,10 +24,8 @@ from swarmnet.exchange.subject import Vector
 from swarmnet.pipeline.past import Commit, Past
 from swarmnet.wire.messages import Count, Seconds
 
-MOST = 16
-"""Steps that are kept, as mean gradients in host memory; who is further behind copies again."""
-ROOM = 256 * 1024 * 1024
-"""Bytes up to which they may be more: small stages step fast."""
+SHARE = 4
+"""A quarter of the memory that is free may be taken by steps that are kept, and one at least."""
 
 
 class _Said(BaseModel):
@@ -40,7 +38,7 @@ class _Said(BaseModel):
     elapsed_s: Seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Logged:
     """One step, as whoever has the state before it takes it: what is in it, and its mean (P,)."""
 
@@ -63,7 +61,7 @@ class Logged:
     def after(self, past: Past) -> Past:
         """What is behind the weights then. Raises PayloadError when it does not continue ``past``.
 
-        The name of the result follows from all steps, so a forged one would not fit the mates'.
+        The name covers all but the mean, which is believed of a donor as a copied state is.
         """
         following = past.after(self.ids, self.tokens, self.by, self.elapsed_s)
         if (following.step, following.lineage) != (self.step, self.lineage):
@@ -88,11 +86,12 @@ class Logged:
 
 
 class StepLog:
-    """Of one stage peer. ``note`` runs in the compute thread, all else in the network's loop."""
+    """Of one stage peer. In its compute thread and in the network's loop."""
 
-    def __init__(self, copy: Callable[[Vector], Vector]) -> None:
-        """``copy``: of a mean that is about to be spent, in host memory."""
+    def __init__(self, copy: Callable[[Vector], Vector], free: Callable[[], int]) -> None:
+        """``copy``: of a mean that is about to be spent, in host memory. ``free``: bytes there."""
         self._copy = copy
+        self._free = free
         self._until = -math.inf
         self._kept: dict[int, Logged] = {}
 
@@ -104,10 +103,12 @@ class StepLog:
         """The stage is about to take this step."""
         if self._until == -math.inf:
             return
-        kept = self._copy(mean)
-        self._kept[commit.past.step] = Logged.of(commit, kept)
-        for step in sorted(self._kept)[: -max(MOST, ROOM // kept.nbytes)]:
-            del self._kept[step]
+        kept = self._kept  # the loop may put another one in its place meanwhile
+        logged = kept[commit.past.step] = Logged.of(commit, self._copy(mean))
+        each = logged.mean.nbytes
+        most = (self._free() // each + len(kept)) // SHARE
+        for step in sorted(kept)[: -max(1, most)]:
+            kept.pop(step, None)
 
     def get(self, step: int) -> Logged | None:
         """The step that led to ``step``."""

@@ -43,10 +43,6 @@ class Known:
     load: float = 0.0
     tie: float = 0.0
 
-    def free(self, now: float) -> bool:
-        """Whether it may be asked at all."""
-        return now >= self.standing.free_at and not self.probed
-
     @property
     def probed(self) -> bool:
         """It came back from a ban, and one pick is there to see how it is."""
@@ -102,7 +98,7 @@ class Pool(ABC):
     def pick(self, size: float, now: float, avoid: Collection[str] = ()) -> str | None:
         for known in self._known.values():
             known.flights.sweep(now)
-        free = [known for known, at in self._free_from(now) if now >= at]
+        free = self._free(now)
         free = [known for known in free if known.peer not in avoid] or free
         free = [known for known in free if known.room] or free
         if not free:
@@ -148,6 +144,10 @@ class Pool(ABC):
 
     def next_at(self, now: float) -> float | None:
         return min((at for _, at in self._free_from(now) if at > now), default=None)
+
+    def _free(self, now: float) -> list[Known]:
+        """Who may be asked at all."""
+        return [known for known, at in self._free_from(now) if now >= at]
 
     def _free_from(self, now: float) -> list[tuple[Known, float]]:
         """Everybody, and from when on it may be asked, as things stand."""

@@ -40,7 +40,7 @@ class Swarm(Pool):
         return cost
 
     def _keep_up(self, now: float) -> None:
-        active = [k for k in self._known.values() if k.free(now) and k.room]
+        active = {known for known in self._free(now) if known.room}
         if not active:
             return
         loads = [known.load for known in active]
@@ -48,5 +48,5 @@ class Swarm(Pool):
         for known in self._known.values():
             if known.standing.banned(now):
                 known.load = max(known.load, largest)
-            elif not (known.free(now) and known.room):
+            elif known not in active:
                 known.load = max(known.load, least)

@@ -119,7 +119,7 @@ def test_another_relay_is_booked_when_the_first_is_gone(hosts, monkeypatch):
 
 
 def test_a_relayed_path_becomes_a_direct_one_when_there_is_one(lab, hosts, monkeypatch):
-    monkeypatch.setattr("swarmnet.net.neighbours.BENT", Pauses(2.0, 2.0, 2.0))
+    monkeypatch.setattr("swarmnet.net.neighbours.BENT", Pauses(2.0, 2.0, 2.0, news=False))
     r, a, _, c = hosts
     lab.cut("a", "c")
     r.start()

@@ -15,12 +15,14 @@ from support import nodes
 from peers.give import TOPIC, Giver, Terms
 from peers.halfway import Halfway, Keep
 from peers.portrait import Easel, Portrait
-from peers.take import Wish, take_state
+from peers.take import Wish, take_state, take_step
 from swarmnet.config import PeerConfig
-from swarmnet.errors import UnreachableError
+from swarmnet.errors import NotKept, PayloadError, UnreachableError
 from swarmnet.events import DonorLeft, StateAwaited
 from swarmnet.net.pacing import Pace
 from swarmnet.net.transfer import Blob, give
+from swarmnet.pipeline.past import Commit, Past
+from swarmnet.pipeline.steplog import Logged
 from swarmnet.train.parcel import Parcel
 from swarmnet.wire.messages import Get
 from tests.swarm.herd import Herd
@@ -167,6 +169,30 @@ def test_a_joiner_that_is_started_anew_goes_on_where_it_was(tmp_path):
     assert 0 < sum(mine == theirs for mine, theirs in pairs) == had < whole.chunks
     assert taken.nbytes <= whole.nbytes - (had - 1) * whole.size(0)
     assert taken.portrait.facts["step"] == 11
+
+
+def logged(mean: torch.Tensor) -> Logged:
+    return Logged.of(Commit.of(Past(), {"a": 60}, {"a": (1, 2)}, "a 1"), mean)
+
+
+def test_a_mates_step_arrives_as_it_was_taken_and_one_that_is_not_kept_is_none(tmp_path):
+    mean = state(1)["theta"]
+    bad = torch.full((NUMEL,), float("nan"))
+    kept = {1: logged(mean), 2: logged(bad), 3: logged(mean[1:])}
+    donor = paced(Donor(state(1)), bytes_per_s=1.0)
+    donor.giver.steps.logged = kept.get
+
+    async def main():
+        async with donors(tmp_path, donor) as (node, [peer]):
+            came = await take_step(node, peer, 1, NUMEL)
+            assert torch.equal(came.mean, mean)
+            assert came.after(Past()) == kept[1].after(Past())
+            for step, error in ((9, NotKept), (2, PayloadError), (3, PayloadError)):
+                with pytest.raises(error):
+                    await take_step(node, peer, step, NUMEL)
+
+    asyncio.run(main())
+    assert donor.served[0].step == 1
 
 
 class Liar:

@@ -150,7 +150,7 @@ def test_a_joiner_that_copies_for_longer_than_a_step_takes_the_steps_of_its_mate
         wait_steps(herd, "s1b", more=5)
         herd.wait(lambda: alike(herd, "s1a", "s1b"), "checkpoints of the same step")
         check_steps(herd, ["s0"], ["s1a", "s1b"])
-        assert len(herd.of("s1a", "state_served")) == 1
+        assert sum(not given["step"] for given in herd.of("s1a", "state_served")) == 1
         assert sum(taken["followed"] for taken in herd.of("s1b", "state_taken")) > 0
 
 

@@ -172,6 +172,8 @@ class StagePeer:
         self.stage = stage
         self.ready = False
         self.commits = []
+        self.taken = []
+        """Every step of its weights, also those that mates took before."""
         self.lost_samples = self.resyncs = self.copies = self.followed = 0
         self.placed = False
         self._donors = ()
@@ -231,7 +233,7 @@ class StagePeer:
             if self._kept is not None:
                 state, past = self._kept
                 await self._place(state, past.at(max(past.step, newest)))
-                self.served.go_on()
+                await self.served.go_on()
                 break
             if newest == 0:
                 await self.served.adopt(Past())
@@ -270,7 +272,7 @@ class StagePeer:
             self.copies += 1
             self.placed = True
             await self._follow()
-        self.served.go_on()
+        await self.served.go_on()
         return True
 
     async def _follow(self):
@@ -279,13 +281,14 @@ class StagePeer:
             step = self.past.step + 1
             kept = (donor.served.log.get(step) for donor in self._reached())
             logged = next((one for one in kept if one is not None), None)
+            await asyncio.sleep(STEP_S)
             if logged is None:
                 break
-            await asyncio.sleep(STEP_S)
             try:
                 await self.served.follow(Logged.unpack(logged.pack(), deepcopy(logged.mean)))
             except PayloadError:
                 break
+            self.taken.append(logged)
             followed += 1
         self.followed += followed
         return followed
@@ -307,6 +310,7 @@ class StagePeer:
 
     def stepped(self, commit, own, lr, seconds):
         self.commits.append(commit)
+        self.taken.append(commit)
         shares, step = self.pipeline.shares, (self.stage, commit.past.lineage)
         shares[step] += own
         assert shares[step] <= len(commit.ids)

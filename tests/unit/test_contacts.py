@@ -185,7 +185,7 @@ def test_who_is_missing_is_tried_at_once_and_then_after_longer_pauses():
 
 
 def test_a_relayed_path_is_left_alone_at_first_and_given_up_ever_more_rarely():
-    later = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0)
+    later = Pauses(before_s=60.0, first_s=120.0, longest_s=900.0, news=False)
     tried = looks(Absences(random.Random(0), later), [ANN], [], 3600.0)[ANN]
     pauses = [b - a for a, b in pairwise(tried)]
     assert tried[0] == 60.0

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from swarmnet.errors import PayloadError
-from swarmnet.pipeline import steplog
 from swarmnet.pipeline.past import Commit, Past
-from swarmnet.pipeline.steplog import MOST, Logged, StepLog
+from swarmnet.pipeline.steplog import Logged, StepLog
 from swarmnet.sim.clock import run
 from tests.unit.pipelines import LENGTH, ROWS, Pipeline
 
@@ -80,17 +79,14 @@ def test_what_is_said_of_a_step_must_fit_its_name(lie: dict[str, object]) -> Non
         there.after(Past())
 
 
-def test_nothing_is_kept_while_nobody_copies_and_little_while_somebody_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(steplog, "ROOM", MOST * 8)
+def test_nothing_is_kept_while_nobody_copies_and_little_while_somebody_does() -> None:
     copied: list[np.ndarray] = []
 
     def copy(mean: np.ndarray) -> np.ndarray:
         copied.append(mean)
         return mean.copy()
 
-    log, steps = StepLog(copy), commits(3 * MOST)
+    log, steps = StepLog(copy, free=lambda: 8 * 40), commits(60)
     log.note(steps[0], np.ones(1))
     assert not copied
     log.keep(until=10.0)
@@ -98,11 +94,19 @@ def test_nothing_is_kept_while_nobody_copies_and_little_while_somebody_does(
         log.note(commit, np.ones(1))
     log.tidy(9.9)
     kept = [commit.past.step for commit in steps if log.get(commit.past.step) is not None]
-    assert kept == [commit.past.step for commit in steps[-MOST:]]
+    assert kept == [commit.past.step for commit in steps[-13:]]
     log.tidy(10.0)
     assert log.get(steps[-1].past.step) is None
     log.note(steps[-1], np.ones(1))
     assert len(copied) == len(steps) - 1
+
+
+def test_one_step_is_kept_where_there_is_no_memory_for_any() -> None:
+    log, steps = StepLog(np.copy, free=lambda: 0), commits(3)
+    log.keep(until=10.0)
+    for commit in steps:
+        log.note(commit, np.ones(1))
+    assert [log.get(n) is not None for n in (1, 2, 3)] == [False, False, True]
 
 
 def joined(*, follows: bool, copy_s: float) -> tuple[Pipeline, object, int]:

@@ -119,10 +119,10 @@ def test_every_mean_is_that_of_one_process_over_the_samples_of_its_step(
     pipeline = run(trained(counts, wiring, seed, 0.0, at_once))
     seen = 0
     for peer in pipeline.peers.values():
-        for commit, mean in zip(peer.commits, peer.engine.core.means, strict=True):
-            assert commit.tokens == ROWS * LENGTH * len(commit.ids)
-            gradient = pipeline.by_one_process(commit.ids)[peer.stage].numpy()
-            assert np.abs(mean * commit.tokens - gradient).max() < 1e-10
+        for step, mean in zip(peer.taken, peer.engine.core.means, strict=True):
+            assert step.tokens == ROWS * LENGTH * len(step.ids)
+            gradient = pipeline.by_one_process(step.ids)[peer.stage].numpy()
+            assert np.abs(mean * step.tokens - gradient).max() < 1e-10
             seen += 1
     assert seen >= sum(counts)
 
