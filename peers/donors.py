@@ -62,18 +62,22 @@ class Donors:
             UnreachableError: nobody gives one. StopRequested: told to leave meanwhile.
         """
         peer, log = self._station.peer, self._station.log
-        folder = self._station.out / FOLDER
-        keep = Keep(folder, self._link.run.fingerprint, self._furthest_s(), peer.stale_s)
-        wish = Wish(self.seen, peer.donor_s, check, keep=keep)
+        wish = Wish(self.seen, peer.donor_s, check, keep=self._keep())
         return self._station.run(take_state(self._link.node, tensors, wish, log.emit))
 
     def forget(self) -> None:
         """There is a whole state now: what came of one is not needed any more."""
         shutil.rmtree(self._station.out / FOLDER, ignore_errors=True)
 
-    def _furthest_s(self) -> float:
-        known = map(self._link.membership.status, self._link.workers(DONOR_STATES))
-        return max((status.elapsed_s for status in known if status is not None), default=0.0)
+    def _keep(self) -> Keep | None:
+        """Where columns are kept; nowhere while it is not known how far the donors are."""
+        link = self._link
+        known = map(link.membership.status, link.workers(DONOR_STATES))
+        elapsed = [status.elapsed_s for status in known if status is not None]
+        if not elapsed:
+            return None
+        folder, stale_s = self._station.out / FOLDER, self._station.peer.stale_s
+        return Keep(folder, link.run.fingerprint, max(elapsed), stale_s)
 
 
 def ranked(me: str, known: Mapping[str, Status]) -> list[str]:

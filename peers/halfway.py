@@ -36,7 +36,7 @@ class Keep:
     """Where to keep what has come of a state of ``run``, and until when it is of use.
 
     ``furthest_s``: the training time behind the furthest state that a donor has now, in seconds;
-    what was taken more than ``stale_s`` before that is not used any more.
+    what was taken more than ``stale_s`` away from that is not used any more.
     """
 
     folder: Path
@@ -116,7 +116,6 @@ class Halfway:
 
     def _lines(self, lines: list[str]) -> dict[int, _Line]:
         """The last word on each column; a torn line says nothing."""
-        oldest_s = self._keep.furthest_s - self._keep.stale_s
         last: dict[int, _Line] = {}
         for said in filter(None, map(_read, lines)):
             if "void" in said:
@@ -126,7 +125,9 @@ class Halfway:
                 line = _Line.model_validate(said)
             except ValidationError:
                 continue
-            if line.chunk < self._parcel.chunks and line.elapsed_s >= oldest_s:
+            # What is ahead of everybody is of another attempt at the same run.
+            apart_s = abs(line.elapsed_s - self._keep.furthest_s)
+            if line.chunk < self._parcel.chunks and apart_s <= self._keep.stale_s:
                 last[line.chunk] = line
         return last
 

@@ -58,8 +58,8 @@ def test_a_third_start_has_what_the_first_two_took(tmp_path: Path) -> None:
     assert again(tmp_path)[0] == {0: "a", 1: "b"}
 
 
-@pytest.mark.parametrize("changes", [{"run": "cd"}, {"furthest_s": 161.0}])
-def test_another_run_or_an_old_state_begins_anew(
+@pytest.mark.parametrize("changes", [{"run": "cd"}, {"furthest_s": 161.0}, {"furthest_s": 39.0}])
+def test_another_run_an_old_state_or_one_of_another_attempt_begins_anew(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     take(tmp_path, {0: "a"})
