@@ -28,6 +28,10 @@ from peers.units import clock, percent, printable, size
 NOTES = 5
 
 
+FINISHED = "finished"
+"""Why a peer ended that stayed to the end of the run."""
+
+
 class Board(ABC):
     """Feed it with ``update``, show it with ``render`` or ``plain_line``. Safe from any thread."""
 
@@ -64,6 +68,11 @@ class Board(ABC):
                 box=box.ROUNDED,
                 padding=(0, 1),
             )
+
+    def _over(self, event: Record) -> None:
+        """A peer has ended; if it saw the run's end, that is how far the run has come."""
+        if event["reason"] == FINISHED:
+            self.progress = 1.0
 
     def plain_line(self) -> str:
         """The run in one line, for a log or a pipe."""

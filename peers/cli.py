@@ -34,7 +34,12 @@ _Usage = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """What typer raises for a line that it cannot read: click's in some releases, its own in others."""
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for everything that is left.")]
-Set = Annotated[list[str], typer.Option("--set", help="Override: section.key=value.")]
+Set = Annotated[
+    list[str], typer.Option("--set", help="Override a key of the peer file: key=value.")
+]
+SetRun = Annotated[
+    list[str], typer.Option("--set", help="Override a key of the run file: section.key=value.")
+]
 ROLES = ("auto", "worker", "stage", "trainer")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 PeerFile = Annotated[Path | None, typer.Option("--peer", help="TOML file of this machine.")]
@@ -50,7 +55,7 @@ def bootstrap(
     out: Out = None,
     port: Port = None,
     announce: Announce = [],  # noqa: B006 - typer reads the default, nobody changes it
-    overrides: Set = [],  # noqa: B006
+    overrides: SetRun = [],  # noqa: B006
     invite_file: Annotated[Path | None, typer.Option(help="Also write the invite here.")] = None,
 ) -> None:
     """Start a run: DHT entry point; prints the invite and the line that a volunteer types.
@@ -191,7 +196,7 @@ def order(
     from peers.order import give_order
 
     heard = give_order(folder, _peer(None, overrides, None, []), decoded, cast("Order", what))
-    _say(f"{what}: told {heard} workers")
+    _say(f"{what}: told {heard} peers")
 
 
 @app.command()
@@ -223,7 +228,7 @@ def demo(
     run: Annotated[Path | None, typer.Option(help="Run file; default: demo or pipeline.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
-    overrides: Set = [],  # noqa: B006
+    overrides: SetRun = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """A whole swarm on this machine; one peer is killed and one joins; ends with a report.
@@ -304,9 +309,11 @@ def _closing_line(out: Path) -> str:
     if not last:
         return f"nothing done; {out}"
     done, role = last[-1], life[0].get("role")
-    gave = f"{done['bytes_sent'] / 1e6:.1f} MB given; {out}"
+    left = done["reason"].startswith("left")
+    folder = f"left; --out {out} goes on" if left else str(out)
+    gave = f"{done['bytes_sent'] / 1e6:.1f} MB given; {folder}"
     for farewell in (event for event in life if event["event"] == "farewell" and event["to"]):
-        gave = f"the last window went to {farewell['to'][-6:]}, {gave}"
+        gave = f"the last window went to peer ...{farewell['to'][-6:]}, {gave}"
     if role == "trainer":
         return f"{done['steps']} samples begun, {done['ok']} in steps of all stages, {gave}"
     if role == "stage":

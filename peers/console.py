@@ -12,12 +12,19 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from peers.board import Board, clock_line, reach_line
+from peers.board import FINISHED, Board, clock_line, reach_line
 from peers.live import LiveView
 from peers.pipeline.view import PipelineView
 from peers.story import Record
 from peers.units import size
-from swarmnet.events import ClockOff, EventLog, MemoryReserved, ReachSeen
+from swarmnet.events import (
+    ClockOff,
+    EventLog,
+    MemoryReserved,
+    PeerFinished,
+    ReachSeen,
+    StateTaken,
+)
 
 PLAIN_S = 5.0
 FRAMES_PER_S = 2.0
@@ -52,7 +59,7 @@ def follow(log: EventLog, title: str) -> Iterator[OwnView]:
 
     def announce(line: dict[str, Any]) -> None:
         if (said := notable(line)) is not None:
-            console.print(said, markup=False, highlight=False)
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
 
     log.listen(view.update)
     log.listen(announce)
@@ -64,11 +71,24 @@ def notable(line: Mapping[str, Any]) -> str | None:
     """What the owner of a process should read once, in one line; None for all other events."""
     if line["event"] == MemoryReserved.name:
         return memory_line(line)
+    if line["event"] == StateTaken.name and line["source"] != "seed":
+        return state_line(line)
+    if line["event"] == PeerFinished.name and line["reason"] == FINISHED:
+        return "the run is over: whoever asks gets its result from here; Ctrl-C ends that"
     if line["event"] == ClockOff.name:
         return f"warning: {clock_line(line)}"
     if line["event"] == ReachSeen.name and line["reach"] == "private":
         return reach_line(line)
     return None
+
+
+def state_line(line: Mapping[str, Any]) -> str:
+    """Where a peer's weights come from."""
+    if line["source"] == "checkpoint":
+        return f"goes on from its own checkpoint, at step {line['step']}"
+    followed = f", then {line['followed']} steps one by one" if line["followed"] else ""
+    given = f"{line['donors']} donor{'s' * (line['donors'] > 1)}, {size(line['bytes'])}{followed}"
+    return f"took its state from {given}: at step {line['step']}"
 
 
 def memory_line(line: Mapping[str, Any]) -> str:
@@ -89,7 +109,7 @@ def shown(view: Board | OwnView, console: Console | None = None) -> Iterator[Non
     def draw() -> None:
         if not console.is_terminal:
             while not stop.wait(PLAIN_S):
-                console.print(view.plain_line(), markup=False, highlight=False)
+                console.print(view.plain_line(), markup=False, highlight=False, soft_wrap=True)
             return
         with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=False) as live:
             while not stop.wait(1 / FRAMES_PER_S):

@@ -198,6 +198,7 @@ class LiveView(Board):
         row = self._row(event)
         if row is not None:
             row.state = "finished"
+        self._over(event)
 
 
 FATES = (("ok", "late"), ("solo",), ("failed",))

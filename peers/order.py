@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from peers.link import Link, learn_run, start_node
@@ -23,11 +24,11 @@ def give_order(folder: Path, settings: PeerConfig, invite: Invite, order: Order)
 
     Returns the peers that were alive to hear it. Raises IdentityError, UnreachableError.
     """
-    key = folder / OWNER_KEY
+    key = folder if folder.name == OWNER_KEY else folder / OWNER_KEY
     if not key.exists():
         raise IdentityError(f"{key} does not exist: give the folder of `swarmnet bootstrap --out`")
     settings = settings.model_copy(update={"identity": key})
-    station = Station.open(folder / "order", "owner", settings)
+    station = Station.open(key.parent / "order", "owner", settings)
     try:
         if station.identity.peer_id != invite.owner:
             raise IdentityError(f"{key} is not the key of the run that the invite names")
@@ -47,7 +48,8 @@ async def _publish(station: Station, invite: Invite, order: Order) -> int:
     try:
         await link.phonebook.command(order)
         await asyncio.sleep(SPREAD_S)
-        return len(link.workers())
+        alive = link.membership.alive(time.monotonic())
+        return len(set(alive) - set(link.of_role("bootstrap")))
     finally:
         await link.leave()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from peers.preemption import watch
 from peers.stop import Pause, Stop
 from swarmnet.config import PeerConfig, next_address
-from swarmnet.errors import StopRequested, StorageError
+from swarmnet.errors import ConfigError, StopRequested, StorageError
 from swarmnet.events import EventLog
 from swarmnet.net.identity import Identity, load_or_create
 from swarmnet.net.thread import NetThread
@@ -50,13 +50,13 @@ class Station:
 
     @classmethod
     def open(cls, out: Path, name: str, peer: PeerConfig) -> Station:
-        """Raises StorageError when ``out`` cannot be made, IdentityError on a foreign key file."""
+        """Raises ConfigError when ``out`` cannot be made, IdentityError on a foreign key file."""
         try:
             out.mkdir(parents=True, exist_ok=True)
             identity = load_or_create(peer.identity or out / "identity.key")
             log = EventLog(out / "events.jsonl", name)
         except OSError as error:
-            raise StorageError(f"{out}: {error.strerror}") from error
+            raise ConfigError(f"{out}: {error.strerror}; choose another --out") from error
         return cls(out, name, peer, Stop(), identity, log, NetThread().start())
 
     @property

@@ -244,6 +244,7 @@ class PipelineView(Board):
         row = self._stages.get(event["peer"]) or self._trainers.get(event["peer"])
         if row is not None:
             row.state = "finished"
+        self._over(event)
 
 
 PipelineView.hearers = {

@@ -54,7 +54,10 @@ def _serve_several(station: Station, invite: Invite, given: bytes | None, wanted
             "process for each stage"
         )
     run = station.run(_learn(station, invite, given))
-    numbers = wanted or list(range(run.config.pipeline.stages))
+    stages = run.config.pipeline.stages
+    numbers = wanted or list(range(stages))
+    if stages > 1:  # transformers imports by and by, which two threads at once break
+        run.config.model.build("model", station.peer.models).plan(stages)
     compute = ThreadPoolExecutor(1, "swarmnet-compute")
     peers = [StagePeer(station.branch(k), invite, run.raw, k, compute) for k in numbers]
     with ThreadPoolExecutor(len(peers), "swarmnet-stage") as pool:

@@ -30,7 +30,13 @@ from peers.station import Station
 from peers.take import Taken
 from swarmnet.config import RunFile
 from swarmnet.data import Batches, Corpus
-from swarmnet.errors import PayloadError, StopRequested, StorageError, UnreachableError
+from swarmnet.errors import (
+    ConfigError,
+    PayloadError,
+    StopRequested,
+    StorageError,
+    UnreachableError,
+)
 from swarmnet.events import (
     ExchangeDone,
     MemoryReserved,
@@ -135,6 +141,8 @@ class Worker:
     def _build(self, run_file: RunFile) -> None:
         self.run_file = run_file
         run, peer = self.run_file.config, self.station.peer
+        if run.pipeline.stages > 1:
+            raise ConfigError("this run is cut into stages: --role stage or trainer, not worker")
         if peer.threads:
             torch.set_num_threads(peer.threads)
         self._keeper = Keeper(self.station.out, run_file.fingerprint, peer, self.station.log.emit)

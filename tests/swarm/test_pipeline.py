@@ -186,3 +186,7 @@ def test_stages_that_the_run_has_not_are_refused_in_one_line(tmp_path: Path) -> 
         herd.wait(lambda: not lost.running, "refusal")
         assert lost.exit_code == 2
         assert lost.last_words() == "ConfigError: --stage 9: the run has stages 0 to 1"
+        whole = herd.worker("whole")
+        herd.wait(lambda: not whole.running, "refusal")
+        assert whole.exit_code == 2
+        assert "cut into stages" in whole.last_words()

@@ -220,9 +220,9 @@ def test_the_last_line_says_where_the_last_window_went(tmp_path: Path) -> None:
         log.close()
         return cli._closing_line(tmp_path)
 
-    ending = f"3.0 MB given; {tmp_path}"
+    ending = f"3.0 MB given; left; --out {tmp_path} goes on"
     given = live(FarewellSaid(outcome="given", to="12D3KooWabcdef"))
-    assert given == f"7 steps, 2 exchanges, the last window went to abcdef, {ending}"
+    assert given == f"7 steps, 2 exchanges, the last window went to peer ...abcdef, {ending}"
     assert live(FarewellSaid(outcome="nobody")) == f"7 steps, 2 exchanges, {ending}"
 
 

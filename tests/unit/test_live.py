@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from peers.console import notable
 from peers.live import LiveView
 from peers.units import amount, clock, percent, printable, short, size
 from swarmnet.events import (
@@ -14,8 +15,10 @@ from swarmnet.events import (
     ClockOff,
     FaultInjected,
     PathSeen,
+    PeerFinished,
     PeerStarted,
     ReachSeen,
+    StateTaken,
     StepDone,
 )
 from tests.unit.synthetic import T0, fake_run, record
@@ -166,3 +169,29 @@ def test_a_frozen_peer_is_shown_as_frozen_until_it_goes_on():
     view.update(record(T0 + 5, "demo", FaultInjected("freeze", "w", over=True, number=1)))
     assert "1 training" in view.plain_line()
     assert "w goes on after a freeze" in view.notes()[-1]
+
+
+def finished(reason):
+    figures = {"steps": 2, "tokens": 16, "ok": 0, "solo": 0, "failed": 0, "bytes_sent": 0}
+    return PeerFinished(reason=reason, **figures, train_s=1.0, stall_s=0.0)
+
+
+@pytest.mark.parametrize(("reason", "share"), [("finished", "100%"), ("left: SIGTERM", "25%")])
+def test_only_who_saw_the_end_of_the_run_shows_all_of_it(reason, share):
+    view = LiveView("demo")
+    view.update(record(T0, "w", PeerStarted("worker", "r", "f", "id-w")))
+    view.update(record(T0 + 1, "w", StepDone(1, 2.0, 1e-3, 8, 0.25, 0.9, 0.0)))
+    view.update(record(T0 + 2, "w", finished(reason)))
+    assert share in view.plain_line()
+
+
+def test_what_the_owner_of_a_process_should_read_is_one_line():
+    def said(event):
+        return notable(record(T0, "w", event))
+
+    taken = StateTaken("donor", 9, "ab", bytes=3_000_000, donors=2, followed=4)
+    assert said(taken) == "took its state from 2 donors, 3.0 MB, then 4 steps one by one: at step 9"
+    assert said(StateTaken("checkpoint", 7, "ab")) == "goes on from its own checkpoint, at step 7"
+    assert said(StateTaken("seed", 0, "ab")) is None
+    assert "the run is over" in said(finished("finished"))
+    assert said(finished("left: SIGTERM")) is None

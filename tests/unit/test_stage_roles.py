@@ -1,7 +1,10 @@
 """Which stages a machine serves: one, some, or all of them as a whole replica."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from peers.roles import stages
 from peers.roles.stages import chosen
 from peers.station import Station
 from swarmnet.config import PeerConfig
@@ -41,3 +44,29 @@ def test_each_peer_of_a_machine_has_its_own_key_port_and_folder(tmp_path):
     assert [line["peer"] for line in heard] == ["fat-0", "fat-1"]
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
     log.close()
+
+
+def test_several_stages_import_their_model_before_their_threads_do(monkeypatch, tmp_path):
+    """transformers imports what is asked for by and by, and two threads at once break that."""
+    order = []
+    builder = SimpleNamespace(plan=lambda stages: order.append(f"plan of {stages}"))
+    config = SimpleNamespace(
+        pipeline=SimpleNamespace(stages=2), model=SimpleNamespace(build=lambda *_: builder)
+    )
+
+    class Peer:
+        def __init__(self, *_):
+            pass
+
+        def run(self):
+            order.append("run")
+            return 0
+
+    async def learn(*_):
+        return SimpleNamespace(config=config, raw=b"")
+
+    monkeypatch.setattr(stages, "_learn", learn)
+    monkeypatch.setattr(stages, "StagePeer", Peer)
+    station = Station.open(tmp_path, "fat", PeerConfig())
+    assert stages.serve_stages(station, None, None, "all") == 0
+    assert order == ["plan of 2", "run", "run"]
