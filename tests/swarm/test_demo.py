@@ -34,7 +34,7 @@ def test_four_workers_a_kill_and_a_join(tmp_path: Path) -> None:
     out = tmp_path / "run"
     # Long enough for the joiner to be seen: its record is read a renewal after it was written.
     command = [*DEMO, "--json", "--out", str(out), "--set", ENDLESS]
-    command += ["--minutes", "0.5", "--slow", "all:6"]
+    command += ["--minutes", "0.4", "--slow", "all:6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

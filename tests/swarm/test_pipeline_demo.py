@@ -42,7 +42,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_stages_a_kill_and_a_join(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-    demo = ["demo", "--pipeline", "--peers", "4", "--minutes", "0.3", "--json", "--out", str(out)]
+    demo = ["demo", "--pipeline", "--peers", "4", "--minutes", "0.2", "--json", "--out", str(out)]
     done = called(*demo, *settings)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
