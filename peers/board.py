@@ -24,12 +24,9 @@ from rich.text import Text
 from peers.mishaps import happened
 from peers.story import Record
 from peers.units import clock, percent, printable, size
+from swarmnet.events import FINISHED
 
 NOTES = 5
-
-
-FINISHED = "finished"
-"""Why a peer ended that stayed to the end of the run."""
 
 
 class Board(ABC):

@@ -12,12 +12,13 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from peers.board import FINISHED, Board, clock_line, reach_line
+from peers.board import Board, clock_line, reach_line
 from peers.live import LiveView
 from peers.pipeline.view import PipelineView
 from peers.story import Record
 from peers.units import size
 from swarmnet.events import (
+    FINISHED,
     ClockOff,
     EventLog,
     MemoryReserved,

@@ -16,7 +16,6 @@ from swarmnet.events import StateAwaited
 
 PATIENCE_S = 20.0
 """While no part of a state comes, a mate may have died: what else there is, is looked at again."""
-
 TRIES = 8
 """How often a mate that is busy is asked for one step."""
 SAY_S = 1.0
@@ -43,7 +42,7 @@ class StageDonors:
         """``alike``: all peers of the stage hold the same bits."""
         self._station = station
         self._link = link
-        self._alike = alike
+        self.alike = alike
 
     async def fetch(self, side: StageSide) -> Found | None:
         """The steps since the own state, else a whole one and the steps since; then it is served.
@@ -61,7 +60,7 @@ class StageDonors:
 
     async def _copy(self, side: StageSide) -> Found:
         """Of one version where mates are one. Raises UnreachableError, PayloadError."""
-        wish = Wish(side.donors, PATIENCE_S, side.check, alike=self._alike, waits=False)
+        wish = Wish(side.donors, PATIENCE_S, side.check, alike=self.alike, waits=False)
         emit = self._station.log.emit
         taken = await take_state(self._link.node, side.draft(), wish, emit)
         await side.place(taken.portrait, None)
@@ -75,7 +74,7 @@ class StageDonors:
         """
         found, began = Found(), time.monotonic()
         said_at, unfit = began, set[str]()
-        while self._alike and side.placed:
+        while self.alike and side.placed:
             # Whoever gave the last one has the next one too; others may keep nothing.
             mates = [peer for peer in side.donors() if peer not in unfit]
             mates.sort(key=lambda peer: peer not in found.donors[-1:])

@@ -423,6 +423,10 @@ class FarewellSaid(Event):
     distance: float = 0.0
 
 
+FINISHED = "finished"
+"""The reason of a peer that stayed to the end of the run; others say why they left."""
+
+
 @dataclass(frozen=True)
 class PeerFinished(Event):
     """The last line of a peer that left in good order. ``memory`` in bytes, resident."""

@@ -25,6 +25,7 @@ from peers.coverage import coverage
 from peers.pipeline.story import Course, Server, recount
 from peers.story import Record
 from peers.summary import finite
+from swarmnet.events import FINISHED
 
 LAST_REPORTS = 10
 
@@ -88,7 +89,7 @@ def _ledger(course: Course) -> dict[str, Any]:
     for sender in course.senders:
         last = sender.last
         causes.update(last["causes"])
-        done = sender.finished is not None and sender.finished["reason"] == "finished"
+        done = sender.finished is not None and sender.finished["reason"] == FINISHED
         unsettled = int(last["begun"]) - int(last["settled"])
         sums["open" if done else "lost"] += unsettled
         for key in ("begun", "settled", "attempts"):

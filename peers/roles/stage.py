@@ -30,7 +30,7 @@ from swarmnet.errors import (
     StopRequested,
     UnreachableError,
 )
-from swarmnet.events import PeerFinished, PeerStarted, StageTaken, StateTaken
+from swarmnet.events import FINISHED, PeerFinished, PeerStarted, StageTaken, StateTaken
 from swarmnet.exchange.membership import Status
 from swarmnet.pipeline.past import Past
 from swarmnet.pipeline.placement import Serving
@@ -43,7 +43,7 @@ ASK_AGAIN_S = 1.0
 LOOK_AROUND_S = 20.0
 FLUSH_S = 30.0
 FRESH_S = 0.2
-"""A stage steps often, and a joiner that is a step behind has to fetch again."""
+"""A stage steps often, and a joiner has all steps since the copy to follow."""
 FOLLOW_S = 60.0
 """So long after a copy of the state was made, or given, the steps since are kept."""
 NOTHING = Found()
@@ -186,7 +186,7 @@ class StagePeer:
         await side.served.stepping.finish()
         self._change_state("serving")
         await self._write_checkpoint(side, wait=True)
-        self._log_finished("finished")
+        self._log_finished(FINISHED)
         await self._give(side)
         return None
 
@@ -370,7 +370,7 @@ class StagePeer:
             if follows:
                 side.keep_steps(FOLLOW_S)
 
-        follows = self._giver.copied and self.run_file.config.pipeline.step == "together"
+        follows = self._giver.copied and self._donors.alike
         if self._easel.wanted:
             await side.served.service.exclusively(paint)
         elif follows:

@@ -24,7 +24,7 @@ from swarmnet.boundary import Boundary
 from swarmnet.config import RunConfig, RunFile
 from swarmnet.data import Batches, Corpus
 from swarmnet.errors import ConfigError, StopRequested
-from swarmnet.events import PeerFinished, PeerStarted, TripsDone
+from swarmnet.events import FINISHED, PeerFinished, PeerStarted, TripsDone
 from swarmnet.exchange.membership import Status
 from swarmnet.model import ModelBuilder
 from swarmnet.pipeline.flow import Flow
@@ -73,13 +73,13 @@ class TrainerPeer:
         self._fellows = FellowReaders(self.link, "trainer")
         try:
             station.run(self._live(), winds_down=lambda: self.state in WINDS_DOWN)
-            reason = f"left: {station.stop.reason}" if self._left else "finished"
+            reason = f"left: {station.stop.reason}" if self._left else FINISHED
         except StopRequested:
             reason = f"left: {station.stop.reason}"
         finally:
             station.net.run(self.link.leave())
         self._log_finished(reason)
-        return 0 if reason == "finished" else StopRequested.exit_code
+        return 0 if reason == FINISHED else StopRequested.exit_code
 
     # ---- life ---------------------------------------------------------------------------------
 

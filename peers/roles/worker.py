@@ -38,6 +38,7 @@ from swarmnet.errors import (
     UnreachableError,
 )
 from swarmnet.events import (
+    FINISHED,
     ExchangeDone,
     MemoryReserved,
     PeerStarted,
@@ -106,7 +107,7 @@ class Worker:
             return StopRequested.exit_code
         problem = self._save_model()
         self._change_state("serving")
-        self._farewell("finished")
+        self._farewell(FINISHED)
         self._serve()
         if problem is not None:
             raise problem
