@@ -59,11 +59,16 @@ FINGERPRINT = "kills"
 
 
 class Shaky(P2pStream):
-    """A link that takes its time, and breaks now and then where a cut leaves a question."""
+    """A link that takes its time, and in the storm breaks now and then where a cut leaves a
+    question: one that came up after all had settled theirs would never be asked."""
+
+    def __init__(self, peer: str, pipe: Pipe, calm: Callable[[], bool]) -> None:
+        super().__init__(peer, pipe)
+        self._calm = calm
 
     async def send(self, frame: Frame, deadline_s: float) -> None:
         await asyncio.sleep(LATENCY_S * random.random())
-        if random.random() < BREAKS.get(frame.kind, 0.0):
+        if not self._calm() and random.random() < BREAKS.get(frame.kind, 0.0):
             await self.close()
             raise StreamCut("the cable was cut")
         await super().send(frame, deadline_s)
@@ -72,9 +77,10 @@ class Shaky(P2pStream):
 class Sockets:
     """``exchange.transport.Transport`` over Unix sockets in one folder."""
 
-    def __init__(self, me: str, folder: Path) -> None:
+    def __init__(self, me: str, folder: Path, calm: Callable[[], bool]) -> None:
         self.me = me
         self._folder = folder
+        self._calm = calm
         self._handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,7 +103,7 @@ class Sockets:
             raise LinkError(f"{peer}: {error}") from error
         hello = json.dumps([self.me, topic]).encode().ljust(HELLO_BYTES)
         await pipe.send(hello, b"", deadline_s)
-        return Shaky(peer, pipe)
+        return Shaky(peer, pipe, self._calm)
 
     async def _accept(self, server: socket.socket) -> None:
         while True:
@@ -107,7 +113,7 @@ class Sockets:
     async def _answer(self, pipe: Pipe) -> None:
         try:
             peer, topic = json.loads(bytes(await pipe.receive(HELLO_BYTES, 5.0)))
-            await self._handlers[topic](Shaky(peer, pipe))
+            await self._handlers[topic](Shaky(peer, pipe, self._calm))
         except LinkError:
             pass
         finally:
@@ -207,7 +213,7 @@ class KilledPeer:
 
     async def _open(self) -> None:
         place = self._place
-        transport = Sockets(place.me, place.root / "sockets")
+        transport = Sockets(place.me, place.root / "sockets", lambda: self._told(CALM))
         rng = random.Random(f"{place.index} {place.life}")
         window = Window(
             place.me, EveryH(EveryH.Config(h=H)), RandomPairs(RandomPairs.Config()), rng
@@ -224,6 +230,7 @@ class KilledPeer:
         self._gossip = Gossip(around, window, self._desk, self.subject, place.life)
         self._gossip._round += place.index * ROUNDS_EACH
         self._watch_decisions()
+        self._watch_questions()
         self._resume()
         await transport.start()
         await self._gossip.open()
@@ -240,6 +247,22 @@ class KilledPeer:
 
         self._gossip.decisions.commit = journalled  # type: ignore[method-assign]
 
+    def _watch_questions(self) -> None:
+        """Whatever is owed no longer, and was not answered either, was given up."""
+        pending = self._gossip.pending
+
+        def journalled(change: Callable[..., Any]) -> Callable[..., Any]:
+            def changed(*arguments: Any) -> Any:
+                before, result = pending.owed(), change(*arguments)
+                for item in set(before) - set(pending.owed()):
+                    self._write(given_up=[item.peer, item.round])
+                return result
+
+            return changed
+
+        for name in ("add", "expire"):
+            setattr(pending, name, journalled(getattr(pending, name)))
+
     def _resume(self) -> None:
         kept = self._keeper.read(lambda _: None)
         asked: list[Any] = []
@@ -250,7 +273,6 @@ class KilledPeer:
             self._book = Book([(p, r) for p, r in facts["book"]], list(tensors["moves"]))
             self._gossip.window.recall(facts["window"])
             self._gossip.remember([(p, r) for p, r in facts["in_weights"]])
-            self._gossip.pending.given_up = facts["given_up"]
             asked = facts["questions"]
             self._gossip.recall(
                 Open(peer, round_, tensors[f"open.{number}"], 0, step=step)
@@ -310,7 +332,6 @@ class KilledPeer:
             "window": self._gossip.window.memory(),
             "in_weights": list(self._gossip.settling.in_weights),
             "questions": [(q.peer, q.round, q.step) for q in questions],
-            "given_up": self._gossip.pending.given_up,
         }
         return Portrait({n: torch.from_numpy(v) for n, v in tensors.items()}, facts)
 
