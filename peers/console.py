@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -16,14 +16,16 @@ from peers.board import Board, clock_line, reach_line
 from peers.live import LiveView
 from peers.pipeline.view import PipelineView
 from peers.story import Record
-from peers.units import size
+from peers.units import clock, printable, size
 from swarmnet.events import (
     FINISHED,
     ClockOff,
+    DonorLeft,
     EventLog,
     MemoryReserved,
     PeerFinished,
     ReachSeen,
+    StateAwaited,
     StateTaken,
 )
 
@@ -38,8 +40,11 @@ class OwnView:
     def __init__(self, title: str) -> None:
         self._title = title
         self._board: Board | None = None
+        self._awaiting = ""
 
     def update(self, event: Record) -> None:
+        if event["event"] != DonorLeft.name:  # said once a second while it lasts
+            self._awaiting = awaiting(event) if event["event"] == StateAwaited.name else ""
         if event["event"] == "peer_started":
             staged = event["role"] in ("stage", "trainer")
             self._board = (PipelineView if staged else LiveView)(f"{self._title}: {event['role']}")
@@ -47,10 +52,15 @@ class OwnView:
             self._board.update(event)
 
     def render(self) -> RenderableType:
-        return self._board.render() if self._board is not None else Text(JOINING)
+        if self._board is None:
+            return Text(self._awaiting or JOINING)
+        shown = self._board.render()
+        return Group(shown, Text(self._awaiting)) if self._awaiting else shown
 
     def plain_line(self) -> str:
-        return self._board.plain_line() if self._board is not None else JOINING
+        if self._awaiting or self._board is None:
+            return self._awaiting or JOINING
+        return self._board.plain_line()
 
 
 @contextmanager
@@ -83,12 +93,26 @@ def notable(line: Mapping[str, Any]) -> str | None:
     return None
 
 
+def awaiting(line: Mapping[str, Any]) -> str:
+    """How far a joiner has come with its state, or why nobody gives it."""
+    chunks, donors = int(line["chunks"]), int(line["donors"])
+    if line["reason"] or not donors:
+        how = printable(str(line["reason"]), 100) or "no donor yet"
+    else:
+        how = f"{chunks - int(line['left'])} of {chunks} chunks from {_donors(donors)}"
+    return f"{JOINING}: its state, {how} ({clock(float(line['seconds']))})"
+
+
+def _donors(count: int) -> str:
+    return "1 donor" if count == 1 else f"{count} donors"
+
+
 def state_line(line: Mapping[str, Any]) -> str:
     """Where a peer's weights come from."""
     if line["source"] == "checkpoint":
         return f"goes on from its own checkpoint, at step {line['step']}"
     followed = f", then {line['followed']} steps one by one" if line["followed"] else ""
-    given = f"{line['donors']} donor{'s' * (line['donors'] > 1)}, {size(line['bytes'])}{followed}"
+    given = f"{_donors(int(line['donors']))}, {size(line['bytes'])}{followed}"
     return f"took its state from {given}: at step {line['step']}"
 
 

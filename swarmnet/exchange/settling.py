@@ -22,8 +22,9 @@ from swarmnet.exchange.subject import Subject
 from swarmnet.exchange.surroundings import Surroundings
 from swarmnet.exchange.window import Window
 
-KEPT_ROUNDS = 32
-"""More than the windows for which a partner keeps asking about a round."""
+KEPT_ROUNDS = 256
+"""Many times the windows for which a partner asks about a round: one that was down meanwhile
+begins anew when it is back."""
 
 
 class Settling:
