@@ -13,7 +13,7 @@ import torch
 from peers.finish import finish_child
 from peers.nursery import INVITE, RESULT
 from peers.pipeline.ending import join_child
-from peers.roles import enter
+from peers.roles import chosen, enter
 from peers.roles.bootstrap import Bootstrap, write_invite
 from peers.roles.stages import serve_stages
 from peers.roles.trainer import train
@@ -65,7 +65,7 @@ def stage_child(
 ) -> int:
     """Join the run as a stage peer: of some stages, "all", or where the swarm needs it most."""
     stages = None if stage is None else str(stage)
-    return serve_stages(_station(out, settings), Invite.decode(invite), None, stages)
+    return serve_stages(_station(out, settings), Invite.decode(invite), None, chosen(stages))
 
 
 def trainer_child(out: Path, invite: str, settings: Mapping[str, Any]) -> int:

@@ -117,16 +117,18 @@ def peer(
         raise ConfigError(f"--role {role!r} is not known; known: {', '.join(ROLES)}")
     if stage is not None and role != "stage":
         raise ConfigError("--stage is for --role stage")
-    decoded = Invite.decode(invite)
-    given = RunFile.load(run).raw if run is not None else None
+    from peers.roles import chosen, enter
+
+    stages = chosen(stage)
     settings = _peer(peer_file, overrides, port, announce)
+    given = RunFile.load(run).raw if run is not None else None
+    decoded = Invite.decode(invite)
     station = _station(out, f"{decoded.run}-peer", settings)
     from peers.console import follow
-    from peers.roles import enter
 
     try:
         with follow(station.log, decoded.run):
-            code = enter(role, station, decoded, given, stage)
+            code = enter(role, station, decoded, given, stages)
     except (StopRequested, SystemExit):  # before there was anything to leave behind
         code = StopRequested.exit_code
     _say(_closing_line(station.out))

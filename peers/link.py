@@ -34,6 +34,7 @@ REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
 READING = ("training",)
+VOLUNTEERS = ("worker", "stage", "trainer")
 MAX_ASKED = 8
 """Of those that a newcomer is connected to, who are asked for the run file."""
 REFERENCE = "run.toml"
@@ -84,10 +85,17 @@ class Link:
         return order == "pause" or (bool(self.pause) and progress < 1 and order != "end")
 
     def workers(self, states: tuple[str, ...] = WORKING) -> list[str]:
-        """Live workers in one of ``states``, without bootstraps and visitors."""
+        """Live workers in one of ``states``."""
+        return self._in(("worker",), states)
+
+    def volunteers(self) -> list[str]:
+        """Whoever trains now, in whatever role: no bootstraps and visitors."""
+        return self._in(VOLUNTEERS, WORKING)
+
+    def _in(self, roles: tuple[str, ...], states: tuple[str, ...]) -> list[str]:
         members = self.membership
         live = members.alive(time.monotonic(), states)
-        return [p for p in live if (status := members.status(p)) and status.role == "worker"]
+        return [p for p in live if (status := members.status(p)) and status.role in roles]
 
     def readers(self, role: str) -> dict[str, Span]:
         """Who of ``role`` reads now, and how far each has come; also who is suspected."""

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from peers.station import Station
+from swarmnet.errors import ConfigError
 from swarmnet.wire.invite import Invite
+
+ALL = "all"
+
+
+def chosen(stages: str | None) -> list[int] | None:
+    """What ``--stage`` asks for: the numbers in "0,2", an empty list for "all"; None without it.
+
+    Raises:
+        ConfigError: it is no list of stages.
+    """
+    if stages is None:
+        return None
+    if stages == ALL:
+        return []
+    numbers = stages.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise ConfigError(f"--stage {stages!r}: give a number, several with commas, or {ALL}")
+    return sorted({int(number) for number in numbers})
 
 
 def enter(
-    role: str, station: Station, invite: Invite, given: bytes | None, stages: str | None
+    role: str, station: Station, invite: Invite, given: bytes | None, stages: list[int] | None
 ) -> int:
     """Live in this role until it ends; its exit code. Raises SwarmnetError.
 
-    ``auto`` asks the swarm what it needs most. ``stages``: a stage peer's, "1", "0,2" or "all".
+    ``auto`` asks the swarm what it needs most. ``stages``: a stage peer's, as ``chosen`` reads
+    them.
     """
     station.stop.at_once = True  # what a role imports takes seconds
     if role == "auto":

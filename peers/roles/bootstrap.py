@@ -87,7 +87,7 @@ class Bootstrap:
     async def _look(self) -> Seen:
         self._memory.look(self._link.membership, self._link.workers())
         tokens = self._link.membership.swarm_tokens(0, time.monotonic())
-        return Seen(len(self._link.workers()), tokens, self._link.progress.share(0, 0.0))
+        return Seen(len(self._link.volunteers()), tokens, self._link.progress.share(0, 0.0))
 
     def _status(self) -> Status:
         told = self._memory.told

@@ -17,34 +17,20 @@ from swarmnet.config import RunFile
 from swarmnet.errors import ConfigError, StopRequested
 from swarmnet.wire.invite import Invite
 
-ALL = "all"
 
+def serve_stages(
+    station: Station, invite: Invite, given: bytes | None, wanted: list[int] | None
+) -> int:
+    """Serve these stages to the end of the run: [] all, None the one most needed.
 
-def serve_stages(station: Station, invite: Invite, given: bytes | None, stages: str | None) -> int:
-    """Serve what ``--stage`` asks for to the end of the run. Raises SwarmnetError."""
-    wanted = chosen(stages)
+    Raises SwarmnetError.
+    """
     if wanted is None or len(wanted) == 1:
         return serve(station, invite, given, wanted[0] if wanted else None)
     try:
         return _serve_several(station, invite, given, wanted)
     finally:
         station.close()
-
-
-def chosen(stages: str | None) -> list[int] | None:
-    """The numbers in "0,2", none of them for "all"; None when nothing was asked for.
-
-    Raises:
-        ConfigError: it is no list of stages.
-    """
-    if stages is None:
-        return None
-    if stages == ALL:
-        return []
-    numbers = stages.split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise ConfigError(f"--stage {stages!r}: give a number, several with commas, or {ALL}")
-    return sorted({int(number) for number in numbers})
 
 
 def _serve_several(station: Station, invite: Invite, given: bytes | None, wanted: list[int]) -> int:

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from peers.console import OwnView
 from peers.station import Station
 from swarmnet.exchange.membership import Membership, Status
 from swarmnet.net.node import Node
@@ -39,6 +40,8 @@ class Facts:
         self._recent = deque[dict[str, Any]](maxlen=RECENT)
         self._started: dict[str, Any] = {}
         self._progress = 0.0
+        self._view = OwnView(station.name)
+        station.log.listen(self._view.update)
         station.log.listen(self._note)
 
     def _note(self, line: dict[str, Any]) -> None:
@@ -62,6 +65,7 @@ class Facts:
             "state": "joining",
             "resting": bool(station.pause),
             "leaving": station.stop.reason,
+            "line": self._view.plain_line(),
             "up_s": time.monotonic() - self._began,
             "progress": self._progress,
             "exchanges": dict(self._counts),

@@ -20,6 +20,7 @@ function show(said) {
   at("state").textContent = leaving ? `leaving (${said.leaving})` : said.state;
   const reach = said.reach === "unknown" ? "" : said.reach;
   at("who").textContent = [said.role, said.run, said.peer_id, reach].filter(Boolean).join(" · ");
+  at("line").textContent = said.line;
   at("share").textContent = (100 * said.progress).toFixed(1);
   at("progress").value = said.progress;
   for (const key of ["step", "tokens", "rate", "alive"]) at(key).textContent = number(said[key]);

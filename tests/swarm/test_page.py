@@ -17,7 +17,7 @@ from peers.status.facts import Facts
 from peers.status.server import Page
 from swarmnet.config import PeerConfig, load_peer
 from swarmnet.errors import AddressError, ConfigError
-from swarmnet.events import ExchangeDone, PeerStarted, read_events
+from swarmnet.events import ExchangeDone, PeerStarted, StateAwaited, read_events
 from swarmnet.exchange.membership import Status
 
 ASKED = {"X-Swarmnet": "1"}
@@ -63,6 +63,9 @@ def test_the_status_is_what_the_events_say(station: Station) -> None:
     assert (said["name"], said["role"], said["state"]) == ("ann", "worker", "joining")
     assert said["exchanges"] == {"ok": 1}
     assert said["recent"][0]["partner"] == "bob"
+    assert "1 starting" in said["line"]
+    station.log.emit(StateAwaited(chunks=9, left=3, donors=2, seconds=4.0))
+    assert "6 of 9 chunks from 2 donors" in json.loads(ask(station, "status")[1])["line"]
 
 
 def test_a_page_says_how_its_peer_is_connected(station: Station) -> None:

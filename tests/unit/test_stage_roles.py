@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from peers.roles import stages
-from peers.roles.stages import chosen
+from peers.roles import chosen, stages
 from peers.station import Station
 from swarmnet.config import PeerConfig
 from swarmnet.errors import ConfigError
@@ -68,5 +67,5 @@ def test_several_stages_import_their_model_before_their_threads_do(monkeypatch, 
     monkeypatch.setattr(stages, "_learn", learn)
     monkeypatch.setattr(stages, "StagePeer", Peer)
     station = Station.open(tmp_path, "fat", PeerConfig())
-    assert stages.serve_stages(station, None, None, "all") == 0
+    assert stages.serve_stages(station, None, None, []) == 0
     assert order == ["plan of 2", "run", "run"]
