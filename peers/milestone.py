@@ -7,13 +7,13 @@ the run has begun, so it does not begin from the seed while others hold a traine
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from swarmnet.exchange.membership import Membership
+from swarmnet.files import replace_text
 
 FILE = "progress.json"
 WRITE_S = 5.0
@@ -63,10 +63,5 @@ class Memory:
             return Milestone()
 
     def _write(self) -> None:
-        part = self._path.with_name(self._path.name + ".part")
         with suppress(OSError):
-            with part.open("w") as file:
-                json.dump(asdict(self._furthest), file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            replace_text(self._path, json.dumps(asdict(self._furthest)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from swarmnet.config import RunConfig, RunFile
 from swarmnet.errors import StopRequested, StorageError
 from swarmnet.events import PeerStarted
 from swarmnet.exchange.membership import Status
+from swarmnet.files import replace_text
 from swarmnet.model import ModelBuilder
 from swarmnet.net.identity import load_or_create
 from swarmnet.net.node import Node
@@ -86,8 +86,8 @@ class Bootstrap:
 
     async def _look(self) -> Seen:
         self._memory.look(self._link.membership, self._link.workers())
-        tokens = self._link.membership.swarm_tokens(0, time.monotonic())
-        return Seen(len(self._link.volunteers()), tokens, self._link.progress.share(0, 0.0))
+        progress = self._link.progress
+        return Seen(len(self._link.volunteers()), progress.tokens(0), progress.share(0, 0.0))
 
     def _status(self) -> Status:
         told = self._memory.told
@@ -116,6 +116,4 @@ def _check_cut(run: RunConfig) -> None:
 
 def write_invite(invite: Invite, path: Path) -> None:
     """Whole or not at all: somebody may be waiting for the file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(invite.encode() + "\n")
-    part.rename(path)
+    replace_text(path, invite.encode() + "\n")

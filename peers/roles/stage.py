@@ -420,13 +420,16 @@ class StagePeer:
     def _status(self) -> Status:
         side = self._side
         load = side.load() if side is not None else None
+        past = side.served.past if side is not None and side.placed else Past()
+        elapsed_s = self.link.progress.elapsed_s(past.elapsed_s) if self._joined else 0.0
         return Status(
             incarnation=0,
             counter=0,
             state=self.state,
             role="stage",
-            elapsed_s=self.link.progress.elapsed_s(0.0) if self._joined else 0.0,
+            elapsed_s=elapsed_s,
             step=side.version if side is not None else 0,
+            committed=past.committed,
             stage=self._stage,
             serves=load.rate if load else 0.0,
             demand=load.demand if load else 0.0,

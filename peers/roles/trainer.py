@@ -16,6 +16,8 @@ from functools import partial
 import numpy as np
 import psutil
 
+from peers import bookmark
+from peers.bookmark import Bookmark
 from peers.give import serve_run_file
 from peers.link import Link, Newcomer
 from peers.reading import FellowReaders, furthest, told
@@ -40,6 +42,8 @@ SETTLE_S = 60.0
 POLL_S = 0.05
 REPORT_S = 1.0
 SMOOTHING = 0.2
+BOOKMARK_S = 5.0
+"""How much reading a kill may repeat."""
 FORGET_S = 0.5
 """For the letters by which stages let their caches go."""
 WINDS_DOWN = ("training", "paused", "consensus")
@@ -53,10 +57,13 @@ class TrainerPeer:
         self._invite = invite
         self._given = given
         self.state = "syncing"
+        self._before: Bookmark
+        """What earlier lives of this process have done."""
         self._tokens = 0
         self._rate = 0.0
         self._next = 0
         self._began: float | None = None
+        self._marked = time.monotonic()
         self._ended: list[Finished] = []
         self._reported = time.monotonic()
         self._left = False
@@ -105,6 +112,7 @@ class TrainerPeer:
                 async with asyncio.timeout(FORGET_S):
                     await self.traveller.farewell()
             await self.traveller.post.close()
+            await self._mark()
         self._tell()
 
     async def _open(self) -> None:
@@ -134,6 +142,8 @@ class TrainerPeer:
             paused = self.link.rests(self._progress())
             if paused != (self.state == "paused"):
                 self._change_state("paused" if paused else "training")
+            if time.monotonic() > self._marked + BOOKMARK_S:
+                await self._mark()
             await asyncio.sleep(POLL_S)
         deadline, stop = time.monotonic() + SETTLE_S, self.station.stop
         await until(lambda: not book.under_way or bool(stop), deadline)
@@ -159,6 +169,7 @@ class TrainerPeer:
         corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts, peer.cache)
         me = self.station.identity.peer_id
         self._batches = Batches(corpus.train, run, me)
+        self._turn_to(bookmark.find(self.station.out, self.run_file.fingerprint, corpus.hash))
         self.station.log.emit(
             PeerStarted(
                 role="trainer",
@@ -168,6 +179,26 @@ class TrainerPeer:
                 corpus=corpus.hash,
             )
         )
+
+    def _turn_to(self, mark: Bookmark) -> None:
+        """Go on where an earlier life was."""
+        if mark.reading is not None:
+            try:
+                self._batches.resume(mark.reading)
+            except (KeyError, TypeError, ValueError):  # of another version
+                mark = Bookmark(run=mark.run, corpus=mark.corpus)
+        self._before, self._tokens, self._next = mark, mark.tokens, mark.begun
+
+    async def _mark(self) -> None:
+        self._marked = time.monotonic()
+        now = {
+            "begun": self._next,
+            "tokens": self._tokens,
+            "elapsed_s": self._elapsed_s(),
+            "reading": self._batches.position(),
+        }
+        mark = self._before.model_copy(update=now)
+        await asyncio.to_thread(bookmark.keep, self.station.out, mark)
 
     def _limits(self, run: RunConfig) -> Limits:
         """The largest microbatch and boundary that may pass through this trainer."""
@@ -212,7 +243,8 @@ class TrainerPeer:
         return self.link.progress.share(self._tokens, self._elapsed_s())
 
     def _elapsed_s(self) -> float:
-        return time.monotonic() - self._began if self._began is not None else 0.0
+        since = time.monotonic() - self._began if self._began is not None else 0.0
+        return self._before.elapsed_s + since
 
     def _status(self) -> Status:
         span = self._batches.sharing.span

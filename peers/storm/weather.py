@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from swarmnet.files import replace_text
+
 MAX_BYTES = 256 * 1024
 
 
@@ -38,9 +40,7 @@ def write(path: Path, weather: Weather) -> None:
     """Raises OSError."""
     lines = {peer: asdict(line) for peer, line in weather.lines.items()}
     said = {"far": sorted(weather.far), "lines": lines, "clocks": dict(weather.clocks)}
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(said))
-    part.replace(path)
+    replace_text(path, json.dumps(said))
 
 
 def read(path: Path) -> Weather | None:

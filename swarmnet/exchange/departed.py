@@ -20,6 +20,7 @@ class Departed:
         self.tokens = 0
         """Work of all of them: what was learned is not lost with who learned it."""
         self.elapsed_s = 0.0
+        self.committed = 0
         self._lines: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
     def bury(self, peer: str, member: Member) -> None:
@@ -27,6 +28,7 @@ class Departed:
         self._lines[peer] = (status.incarnation, member.heard, status.tokens)
         self.tokens += status.tokens
         self.elapsed_s = max(self.elapsed_s, status.elapsed_s)
+        self.committed = max(self.committed, status.committed)
         if len(self._lines) > MAX_LINES:
             self._lines.popitem(last=False)
 

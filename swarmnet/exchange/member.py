@@ -18,7 +18,7 @@ AHEAD_RENEWALS = 2
 
 @dataclass(frozen=True)
 class Status:
-    """What a peer says of itself. ``tokens``, ``elapsed_s`` and ``step`` only grow."""
+    """What a peer says of itself. ``tokens``, ``elapsed_s``, ``step``, ``committed`` only grow."""
 
     incarnation: int
     """Higher at every start of the peer's process; only its own words can raise it."""
@@ -43,6 +43,8 @@ class Status:
     """Where it began to read, as a place in the order of blocks that all readers share."""
     read: int = 0
     """The place that its reading has come to."""
+    committed: int = 0
+    """Of a stage peer: tokens in all steps of its stage, whoever took them."""
 
     @property
     def age(self) -> tuple[int, int]:
@@ -135,7 +137,6 @@ class Member:
 
 def grown(old: Status, new: Status) -> Status:
     """Counters only grow, also over a restart from an older checkpoint."""
-    tokens, elapsed_s = max(old.tokens, new.tokens), max(old.elapsed_s, new.elapsed_s)
-    if (tokens, elapsed_s) == (new.tokens, new.elapsed_s):
-        return new
-    return replace(new, tokens=tokens, elapsed_s=elapsed_s)
+    names = ("tokens", "elapsed_s", "committed")
+    sunk = [name for name in names if getattr(old, name) > getattr(new, name)]
+    return replace(new, **{name: getattr(old, name) for name in sunk}) if sunk else new

@@ -139,6 +139,12 @@ class Membership:
                 total += m.status.rate * max(0.0, until - m.said_at)
         return int(total)
 
+    def committed(self) -> int:
+        """Tokens in the steps of the stage that has most: a pipeline has read no less, though all
+        who read them may be gone, and their counters with them."""
+        known = (member.status.committed for member in self._members.values())
+        return max([self._departed.committed, *known])
+
     def swarm_elapsed_s(self, mine: float, now: float) -> float:
         """Seconds since the run's first inner step, from whoever has trained longest."""
         elapsed = max(mine, self._departed.elapsed_s)

@@ -7,13 +7,13 @@ file also says how this peer was reached and at which port, because others have 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from swarmnet.errors import AddressError
+from swarmnet.files import replace_text
 from swarmnet.net.daemon import Reach
 from swarmnet.wire.invite import parse_address
 from swarmnet.wire.messages import Hex, PeerId
@@ -68,12 +68,7 @@ def load(path: Path, run: str) -> Book:
 
 def save(path: Path, book: Book) -> None:
     """Whole or not at all. A disk that refuses costs the news and nothing else."""
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(book.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_text(path, book.model_dump_json(indent=1))
     except OSError as error:
         log.debug("the address book was not written: %s", error)

@@ -73,6 +73,7 @@ class Word(BaseModel):
     settled_s: Seconds = 0.0
     since: Count = 0
     read: Count = 0
+    committed: Count = 0
 
 
 class Rumour(BaseModel):

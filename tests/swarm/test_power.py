@@ -10,12 +10,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from peers import export
+from peers import bookmark, export
+from peers.bookmark import Bookmark
 from peers.keeper import FOLDER
 from peers.nursery import INVITE, OUTPUT, Child
 from swarmnet.train import checkpoint
 from swarmnet.wire.invite import Invite, parse_address
 from tests.swarm.herd import Herd
+from tests.swarm.test_pipeline import pipeline
 
 LONG = "target.minutes=1000000"
 ENDLESS = "target.tokens=1000000000"
@@ -113,6 +115,41 @@ def test_a_swarm_of_three_stopped_by_power_loss_continues_from_its_checkpoints(
         met = {name: herd.met(name) for name in "abc"}
         for name in "abc":
             herd.wait_met(name, times=met[name] + 2)
+
+
+def test_a_pipeline_stopped_by_power_loss_knows_how_far_it_was(tmp_path: Path) -> None:
+    """Its weights say it, also where the trainer that had read the text never comes back."""
+    target = 50_000_000
+    with pipeline(tmp_path, f"target.tokens={target}", LONG) as herd:
+        everybody = [herd.stage("s0", 0), herd.stage("s1", 1), herd.trainer("t")]
+        place = herd.nursery.root / "t" / bookmark.FILE
+        for name in ("s0", "s1"):
+            herd.wait(lambda n=name: any(e["step"] for e in written(herd, n)), "a step on disk")
+        herd.wait(lambda: place.exists() and read_mark(place).tokens, "a bookmark")
+        cut_power(herd, *everybody, herd.bootstrap)
+        kept = [newest(herd.nursery.root / name)[1]["past"]["committed"] for name in ("s0", "s1")]
+        mark = read_mark(place)
+        assert min(kept) > 0
+        restart_bootstrap(herd)
+        herd.stage("s0", 0)
+        herd.stage("s1", 1)
+        herd.trainer("stranger")
+        herd.wait(lambda: herd.of("stranger", "trips"), "a stranger's report")
+        herd.wait(lambda: last_progress(herd, "stranger") * target >= max(kept), "a floor")
+        before = len(herd.of("t", "trips"))
+        herd.trainer("t")
+        herd.wait(lambda: len(herd.of("t", "trips")) > before, "report of who came back")
+        back = herd.of("t", "trips")[before]
+        assert back["progress"] * target >= mark.tokens
+        herd.wait(lambda: read_mark(place).begun > mark.begun, "a later bookmark")
+
+
+def read_mark(place: Path) -> Bookmark:
+    return Bookmark.model_validate_json(place.read_bytes())
+
+
+def last_progress(herd: Herd, trainer: str) -> float:
+    return float(herd.of(trainer, "trips")[-1]["progress"])
 
 
 def test_the_only_other_peer_alive_is_not_healed_yet(tmp_path: Path) -> None:

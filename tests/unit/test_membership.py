@@ -431,6 +431,15 @@ def test_elapsed_is_that_of_whoever_trained_longest(view):
     assert view.swarm_elapsed_s(100.0, 5.0) == 100.0
 
 
+def test_a_pipeline_has_read_no_less_than_its_furthest_stage_holds(view):
+    assert view.committed() == 0
+    view.observe(ANN, status(1, committed=70), 0.0)
+    view.observe(BOB, status(1, committed=90), 0.0)
+    view.observe(BOB, status(1, incarnation=2, committed=80), 1.0)
+    assert view.committed() == 90
+    assert view.swarm_tokens(5, 1.0) == 5
+
+
 # ---- the long dead ----------------------------------------------------------------------------
 
 
@@ -444,8 +453,9 @@ def forget(view, *peers, **fields):
 
 
 def test_the_long_dead_are_forgotten_but_not_their_work(view):
-    later = forget(view, ANN, tokens=100, elapsed_s=60.0)
+    later = forget(view, ANN, tokens=100, elapsed_s=60.0, committed=90)
     assert view.status(ANN) is None
+    assert view.committed() == 90
     assert view.swarm_tokens(7, later) == 107
     assert view.swarm_elapsed_s(0.0, later) == 60.0
 
