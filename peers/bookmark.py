@@ -20,21 +20,27 @@ _log = logging.getLogger(__name__)
 
 
 class Bookmark(BaseModel):
-    """Of one trainer in one run: ``begun`` samples and their ``tokens``, ``reading`` as its
-    sharing gives it (``Batches.position``), for the text whose hash is ``corpus``."""
+    """Of one trainer in one run: ``begun`` samples and their ``tokens``, how long the run had
+    lasted, ``reading`` as its sharing gives it (``Batches.position``), in the text whose hash is
+    ``corpus``."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     run: str
+    peer: str
     corpus: str
     begun: Count = 0
     tokens: Count = 0
     elapsed_s: Seconds = 0.0
     reading: dict[str, Any] | None = None
 
+    @property
+    def of(self) -> tuple[str, str, str]:
+        return self.run, self.peer, self.corpus
 
-def find(folder: Path, run: str, corpus: str) -> Bookmark:
-    """The one that lies in ``folder``, or an empty one when that is of another run or text."""
-    path, empty = folder / FILE, Bookmark(run=run, corpus=corpus)
+
+def find(folder: Path, empty: Bookmark) -> Bookmark:
+    """The one that lies in ``folder``, or ``empty`` when that is of another run, key or text."""
+    path = folder / FILE
     try:
         found = Bookmark.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -43,7 +49,10 @@ def find(folder: Path, run: str, corpus: str) -> Bookmark:
         reason = str(error).splitlines()[0]
         _log.warning("%s cannot be used, reading begins anew: %s", path, reason)
         return empty
-    return found if (found.run, found.corpus) == (run, corpus) else empty
+    if found.of != empty.of:
+        _log.warning("%s is of another run, key or text: reading begins anew", path)
+        return empty
+    return found
 
 
 def keep(folder: Path, bookmark: Bookmark) -> None:

@@ -20,11 +20,13 @@ from peers.units import clock, printable, size
 from swarmnet.events import (
     FINISHED,
     ClockOff,
-    DonorLeft,
     EventLog,
     MemoryReserved,
     PeerFinished,
+    PeerStarted,
     ReachSeen,
+    StageStepped,
+    StageTaken,
     StateAwaited,
     StateTaken,
 )
@@ -32,6 +34,8 @@ from swarmnet.events import (
 PLAIN_S = 5.0
 FRAMES_PER_S = 2.0
 JOINING = "joining the run"
+GOES_ON = {e.name for e in (PeerStarted, StateTaken, StageTaken, StageStepped, PeerFinished)}
+"""A state is awaited no longer after these."""
 
 
 class OwnView:
@@ -40,11 +44,14 @@ class OwnView:
     def __init__(self, title: str) -> None:
         self._title = title
         self._board: Board | None = None
-        self._awaiting = ""
+        self._awaiting: dict[str, str] = {}
+        """Of each peer of the process that takes a state now: how far it is."""
 
     def update(self, event: Record) -> None:
-        if event["event"] != DonorLeft.name:  # said once a second while it lasts
-            self._awaiting = awaiting(event) if event["event"] == StateAwaited.name else ""
+        if event["event"] == StateAwaited.name:
+            self._awaiting[event["peer"]] = awaiting(event)
+        elif event["event"] in GOES_ON:
+            self._awaiting.pop(event["peer"], None)
         if event["event"] == "peer_started":
             staged = event["role"] in ("stage", "trainer")
             self._board = (PipelineView if staged else LiveView)(f"{self._title}: {event['role']}")
@@ -52,14 +59,15 @@ class OwnView:
             self._board.update(event)
 
     def render(self) -> RenderableType:
+        awaiting = "\n".join(self._awaiting.values())
         if self._board is None:
-            return Text(self._awaiting or JOINING)
+            return Text(awaiting or JOINING)
         shown = self._board.render()
-        return Group(shown, Text(self._awaiting)) if self._awaiting else shown
+        return Group(shown, Text(awaiting)) if awaiting else shown
 
     def plain_line(self) -> str:
         if self._awaiting or self._board is None:
-            return self._awaiting or JOINING
+            return "; ".join(self._awaiting.values()) or JOINING
         return self._board.plain_line()
 
 
@@ -94,13 +102,13 @@ def notable(line: Mapping[str, Any]) -> str | None:
 
 
 def awaiting(line: Mapping[str, Any]) -> str:
-    """How far a joiner has come with its state, or why nobody gives it."""
+    """How far a peer has come with a state that it takes, or why nobody gives it."""
     chunks, donors = int(line["chunks"]), int(line["donors"])
     if line["reason"] or not donors:
         how = printable(str(line["reason"]), 100) or "no donor yet"
     else:
         how = f"{chunks - int(line['left'])} of {chunks} chunks from {_donors(donors)}"
-    return f"{JOINING}: its state, {how} ({clock(float(line['seconds']))})"
+    return f"taking its state: {how} ({clock(float(line['seconds']))})"
 
 
 def _donors(count: int) -> str:

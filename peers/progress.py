@@ -43,12 +43,12 @@ class Progress:
         since = time.monotonic() - others.at if others.elapsed_s else 0.0
         return max(own, others.elapsed_s + since)
 
-    def tokens(self, own: int) -> int:
-        """Tokens that the whole run has read."""
-        return max(self._others.tokens + own, self._others.committed)
+    def tokens(self, own: int, committed: int = 0) -> int:
+        """Tokens that the whole run has read, at least those ``committed`` in a stage's steps."""
+        return max(self._others.tokens + own, self._others.committed, committed)
 
-    def share(self, own_tokens: int, own_elapsed_s: float) -> float:
+    def share(self, own_tokens: int, own_elapsed_s: float, committed: int = 0) -> float:
         """0 at the first inner step of the run, 1 when it is over."""
-        tokens = self.tokens(own_tokens) / self._target.tokens
+        tokens = self.tokens(own_tokens, committed) / self._target.tokens
         elapsed = self.elapsed_s(own_elapsed_s) / (60 * self._target.minutes)
         return min(1.0, max(tokens, elapsed))

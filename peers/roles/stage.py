@@ -385,7 +385,7 @@ class StagePeer:
             "fingerprint": self.run_file.fingerprint,
             "step": side.served.past.step,
             "tokens": 0,
-            "elapsed_s": self.link.progress.elapsed_s(0.0),
+            "elapsed_s": self.link.progress.elapsed_s(side.served.past.elapsed_s),
             "met": side.replica.met,
             "stage": side.stage,
             "past": side.served.past.pack(),
@@ -413,15 +413,23 @@ class StagePeer:
         load, settled_s = side.load(), time.monotonic() - self._settled_at
         return Serving(self.link.node.me, side.stage, load.rate, load.demand, settled_s)
 
+    @property
+    def _past(self) -> Past:
+        """Of the state that is served; an empty one before there is any."""
+        side = self._side
+        return side.served.stepping.past if side is not None and side.placed else Past()
+
     def _over(self) -> bool:
-        done = self.link.progress.share(0, 0.0) >= 1
+        past = self._past
+        done = self.link.progress.share(0, past.elapsed_s, past.committed) >= 1
         return done or self.link.phonebook.order == "end"
 
     def _status(self) -> Status:
         side = self._side
         load = side.load() if side is not None else None
-        past = side.served.past if side is not None and side.placed else Past()
-        elapsed_s = self.link.progress.elapsed_s(past.elapsed_s) if self._joined else 0.0
+        past, elapsed_s = self._past, 0.0
+        if self._joined:
+            elapsed_s = self.link.progress.elapsed_s(past.elapsed_s)
         return Status(
             incarnation=0,
             counter=0,

@@ -7,6 +7,7 @@ become part of steps -> serving -> left. The main thread waits; all happens in t
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ BOOKMARK_S = 5.0
 """How much reading a kill may repeat."""
 FORGET_S = 0.5
 """For the letters by which stages let their caches go."""
+_log = logging.getLogger(__name__)
 WINDS_DOWN = ("training", "paused", "consensus")
 
 
@@ -58,7 +60,7 @@ class TrainerPeer:
         self._given = given
         self.state = "syncing"
         self._before: Bookmark
-        """What earlier lives of this process have done."""
+        """What earlier lives of this trainer have done."""
         self._tokens = 0
         self._rate = 0.0
         self._next = 0
@@ -169,7 +171,8 @@ class TrainerPeer:
         corpus: Corpus = run.data.build("data", builder.tokenizer(), peer.texts, peer.cache)
         me = self.station.identity.peer_id
         self._batches = Batches(corpus.train, run, me)
-        self._turn_to(bookmark.find(self.station.out, self.run_file.fingerprint, corpus.hash))
+        begin = Bookmark(run=run_file.fingerprint, peer=me, corpus=corpus.hash)
+        self._turn_to(bookmark.find(self.station.out, begin), begin)
         self.station.log.emit(
             PeerStarted(
                 role="trainer",
@@ -180,21 +183,24 @@ class TrainerPeer:
             )
         )
 
-    def _turn_to(self, mark: Bookmark) -> None:
+    def _turn_to(self, mark: Bookmark, begin: Bookmark) -> None:
         """Go on where an earlier life was."""
         if mark.reading is not None:
             try:
                 self._batches.resume(mark.reading)
-            except (KeyError, TypeError, ValueError):  # of another version
-                mark = Bookmark(run=mark.run, corpus=mark.corpus)
+            except (KeyError, TypeError, ValueError) as error:
+                _log.warning("the place in the text cannot be used, reading begins anew: %s", error)
+                mark = begin
         self._before, self._tokens, self._next = mark, mark.tokens, mark.begun
 
     async def _mark(self) -> None:
         self._marked = time.monotonic()
+        if self._next == self._before.begun:
+            return  # nothing read yet: what lies there may be another run's
         now = {
             "begun": self._next,
             "tokens": self._tokens,
-            "elapsed_s": self._elapsed_s(),
+            "elapsed_s": self.link.progress.elapsed_s(self._elapsed_s()),
             "reading": self._batches.position(),
         }
         mark = self._before.model_copy(update=now)

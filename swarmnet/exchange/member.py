@@ -44,7 +44,7 @@ class Status:
     read: int = 0
     """The place that its reading has come to."""
     committed: int = 0
-    """Of a stage peer: tokens in all steps of its stage, whoever took them."""
+    """Of a stage peer: tokens in the steps that its weights hold, whoever sent them."""
 
     @property
     def age(self) -> tuple[int, int]:

@@ -131,7 +131,12 @@ class Peer:
         lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
         self.refused = sum("refused" in line for line in lines)
         self.begun = {line["life"]: line for line in lines if "life" in line}
-        self.given_up = {tuple(line["given_up"]) for line in lines if "given_up" in line}
+        self.given_up: set[tuple[str, int]] = set()
+        for line in lines:
+            if "given_up" in line:
+                self.given_up.add(tuple(line["given_up"]))
+            # A kill before the next checkpoint brings the question back.
+            self.given_up.difference_update(map(tuple, line.get("asked", ())))
         self.committed: dict[tuple[str, int], int] = {}
         """Each round that was decided here as applied, and in which life."""
         life = 0

@@ -265,24 +265,24 @@ class KilledPeer:
 
     def _resume(self) -> None:
         kept = self._keeper.read(lambda _: None)
-        asked: list[Any] = []
-        if kept is not None:
-            tensors, facts = {n: t.numpy().copy() for n, t in kept.tensors.items()}, kept.facts
-            self.subject.live[:] = tensors["live"]
-            self._added, self._steps = tensors["added"], facts["step"]
-            self._book = Book([(p, r) for p, r in facts["book"]], list(tensors["moves"]))
-            self._gossip.window.recall(facts["window"])
-            self._gossip.remember([(p, r) for p, r in facts["in_weights"]])
-            asked = facts["questions"]
-            self._gossip.recall(
-                Open(peer, round_, tensors[f"open.{number}"], 0, step=step)
-                for number, (peer, round_, step) in enumerate(asked)
-            )
+        facts = kept.facts if kept is not None else {"step": None, "questions": []}
         self._write(
             life=self._place.life,
-            step=self._steps if kept is not None else None,
-            asked=[question[:2] for question in asked],
+            step=facts["step"],
+            asked=[question[:2] for question in facts["questions"]],
             passed_over=self._passed_over,
+        )
+        if kept is None:
+            return
+        tensors = {n: t.numpy().copy() for n, t in kept.tensors.items()}
+        self.subject.live[:] = tensors["live"]
+        self._added, self._steps = tensors["added"], facts["step"]
+        self._book = Book([(p, r) for p, r in facts["book"]], list(tensors["moves"]))
+        self._gossip.window.recall(facts["window"])
+        self._gossip.remember([(p, r) for p, r in facts["in_weights"]])
+        self._gossip.recall(
+            Open(peer, round_, tensors[f"open.{number}"], 0, step=step)
+            for number, (peer, round_, step) in enumerate(facts["questions"])
         )
 
     # ---- training -------------------------------------------------------------------------------

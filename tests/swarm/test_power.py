@@ -118,38 +118,36 @@ def test_a_swarm_of_three_stopped_by_power_loss_continues_from_its_checkpoints(
 
 
 def test_a_pipeline_stopped_by_power_loss_knows_how_far_it_was(tmp_path: Path) -> None:
-    """Its weights say it, also where the trainer that had read the text never comes back."""
+    """Its weights say it, also where the trainer that had read the text does not come back."""
     target = 50_000_000
     with pipeline(tmp_path, f"target.tokens={target}", LONG) as herd:
         everybody = [herd.stage("s0", 0), herd.stage("s1", 1), herd.trainer("t")]
         place = herd.nursery.root / "t" / bookmark.FILE
-        for name in ("s0", "s1"):
-            herd.wait(lambda n=name: any(e["step"] for e in written(herd, n)), "a step on disk")
-        herd.wait(lambda: place.exists() and read_mark(place).tokens, "a bookmark")
+        herd.wait(lambda: place.exists() and read_mark(place).elapsed_s > 8, "a second bookmark")
         cut_power(herd, *everybody, herd.bootstrap)
         kept = [newest(herd.nursery.root / name)[1]["past"]["committed"] for name in ("s0", "s1")]
         mark = read_mark(place)
-        assert min(kept) > 0
         restart_bootstrap(herd)
         herd.stage("s0", 0)
         herd.stage("s1", 1)
         herd.trainer("stranger")
-        herd.wait(lambda: herd.of("stranger", "trips"), "a stranger's report")
-        herd.wait(lambda: last_progress(herd, "stranger") * target >= max(kept), "a floor")
-        before = len(herd.of("t", "trips"))
+        herd.wait(lambda: progress(herd, "stranger") * target >= max(kept), "floor")
+        assert sum(event["tokens"] for event in herd.of("stranger", "trips")) < max(kept)
         herd.trainer("t")
-        herd.wait(lambda: len(herd.of("t", "trips")) > before, "report of who came back")
-        back = herd.of("t", "trips")[before]
-        assert back["progress"] * target >= mark.tokens
-        herd.wait(lambda: read_mark(place).begun > mark.begun, "a later bookmark")
+        herd.wait(lambda: read_mark(place) != mark, "a later bookmark")
+        later = read_mark(place)
+        assert later.begun > mark.begun
+        assert later.tokens >= mark.tokens
+        assert later.elapsed_s > mark.elapsed_s
 
 
 def read_mark(place: Path) -> Bookmark:
     return Bookmark.model_validate_json(place.read_bytes())
 
 
-def last_progress(herd: Herd, trainer: str) -> float:
-    return float(herd.of(trainer, "trips")[-1]["progress"])
+def progress(herd: Herd, trainer: str) -> float:
+    """Of the whole run, as this trainer last said."""
+    return max((float(event["progress"]) for event in herd.of(trainer, "trips")), default=0.0)
 
 
 def test_the_only_other_peer_alive_is_not_healed_yet(tmp_path: Path) -> None:

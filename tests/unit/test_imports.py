@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors"},
     "events": {"errors"},
     "content": {"errors"},
+    "files": set(),
     "config": _BASE,
     "wire": _BASE,
     **dict.fromkeys(_CHOICES, _SETTLED),
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notice": _CONFIG,
     "pipeline": _SETTLED.union(_CHOICES, {"exchange"}),
     "train": _SETTLED.union(_CHOICES, {"exchange", "pipeline"}),
-    "net": _BESIDE,
+    "net": _BESIDE | {"files"},
     "sim": _BESIDE,
 }
 

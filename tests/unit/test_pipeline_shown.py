@@ -16,7 +16,15 @@ from peers.pipeline.story import recount
 from peers.pipeline.summary import summarise
 from peers.pipeline.view import PipelineView
 from peers.shows import pipeline_lines
-from swarmnet.events import DonorLeft, PeerStarted, StageTaken, StateAwaited, TripsDone
+from swarmnet.events import (
+    DonorLeft,
+    PeerStarted,
+    StageLoad,
+    StageTaken,
+    StateAwaited,
+    StateTaken,
+    TripsDone,
+)
 from tests.unit.fake_pipeline import ENDING, fake_pipeline
 from tests.unit.synthetic import T0, record
 from tests.unit.test_report import EVIL, Reader
@@ -104,11 +112,11 @@ def test_a_process_says_how_far_it_has_come_with_its_state():
     view = OwnView("run")
     view.update(record(T0, "me", StateAwaited(174, 69, 2, 12.0)))
     view.update(record(T0, "me", DonorLeft("ann", "gone", banned=False)))
-    far = "joining the run: its state, 105 of 174 chunks from 2 donors (0:12)"
+    far = "taking its state: 105 of 174 chunks from 2 donors (0:12)"
     assert view.plain_line() == far
     assert far in shown(view)
     view.update(record(T0 + 1, "me", StateAwaited(174, 69, 0, 13.0, "ann is busy")))
-    assert view.plain_line() == "joining the run: its state, ann is busy (0:13)"
+    assert view.plain_line() == "taking its state: ann is busy (0:13)"
     view.update(record(T0 + 2, "me", PeerStarted("worker", "r", "f", "id")))
     assert "1 starting" in view.plain_line()
 
@@ -118,9 +126,13 @@ def test_a_peer_that_missed_steps_says_beside_its_board_that_it_takes_the_state_
     view.update(record(T0, "me", PeerStarted("stage", "r", "f", "id")))
     view.update(record(T0 + 1, "me", StageTaken(2, -1, [4, 5], 10, 7, 0.1)))
     view.update(record(T0 + 2, "me", StateAwaited(9, 3, 1, 4.0)))
+    view.update(record(T0 + 2, "me", StageLoad(2, 7, *[0] * 9)))
+    view.update(record(T0 + 2, "mine-too", StateTaken("donor", 7, "ab")))
     text = shown(view)
     assert "6 of 9 chunks from 1 donor (0:04)" in text
     assert "serving" in text
+    view.update(record(T0 + 3, "me", StateTaken("donor", 8, "ab")))
+    assert "chunks" not in shown(view)
 
 
 def read(events, ending=None):

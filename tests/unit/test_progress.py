@@ -34,6 +34,14 @@ def test_what_stages_hold_is_a_floor_and_counts_no_reader_twice() -> None:
     assert progress(**stages).tokens(0) == 400
 
 
+def test_all_see_the_end_at_once_whoever_holds_most() -> None:
+    """A stage peer counts its own weights as others do."""
+    stranger, behind, ahead = (210, 0), (0, 990), (0, 1000)
+    assert progress(behind=behind, ahead=ahead).share(210, 0.0) == 1
+    assert progress(stranger=stranger, ahead=ahead).share(0, 0.0, 990) == 1
+    assert progress(stranger=stranger, behind=behind).share(0, 0.0, 1000) == 1
+
+
 def test_the_clock_ends_a_run_too() -> None:
     assert progress(ann=(200, 0)).share(0, 300.0) == 0.5
     assert progress(ann=(200, 0)).share(0, 6000.0) == 1.0
