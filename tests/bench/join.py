@@ -4,9 +4,9 @@
               ``p2pd`` stream between the same daemons, in turns. ``ratio``: our rate over that of
               the bare stream, from the first word to the last byte in its place, with the donor's
               copy and all hashes. Core-seconds per GiB are process and daemon of each side.
-    training  a donor that trains, on a core of its own, gives at its default pace to one joiner
-              after another, in turns with windows in which nobody asks. ``slower``: 1 - its steps
-              per second while it gives over those while it does not.
+    training  a donor that trains as fast as it can, on a core of its own, gives at its default pace
+              to one joiner after another, in turns with windows as long in which nobody asks.
+              ``slower``: 1 - its steps per second while it gives over those while it does not.
     command   ``swarmnet peer`` from the command line into a swarm of one that trains: seconds of
               each part until the first meeting that counts what it has done itself.
 
@@ -52,7 +52,8 @@ MODELS = {1: (128, 5), 10: (320, 8), 100: (1024, 8)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100], choices=MODELS)
-    parser.add_argument("--window", type=float, default=20.0, help="seconds; there are eight")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds, or one whole state")
+    parser.add_argument("--windows", type=int, default=4, help="with a joiner, and without")
     parser.add_argument("--skip-training", action="store_true")
     parser.add_argument("--skip-command", action="store_true")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -65,7 +66,7 @@ def main() -> None:
         show(rows[-1])
         if not args.skip_training:
             with tempfile.TemporaryDirectory() as folder:
-                rows.append({"part": "training"} | training(Path(folder), size, args.window))
+                rows.append({"part": "training"} | training(Path(folder), size, args))
             show(rows[-1])
         if not args.skip_command:
             with tempfile.TemporaryDirectory() as folder:
@@ -154,10 +155,10 @@ def is_daemon(pid: int) -> bool:
 # ---- from a donor that trains -------------------------------------------------------------------
 
 
-def training(folder: Path, size: int, window_s: float) -> dict[str, Any]:
+def training(folder: Path, size: int, args: argparse.Namespace) -> dict[str, Any]:
     with Herd(folder, *overrides(size)) as herd:
         cores = sorted(os.sched_getaffinity(0))
-        donor = herd.worker("a", checkpoint_s=1e6)
+        donor = herd.worker("a", checkpoint_s=1e6, slowdown=1.0)
         os.sched_setaffinity(donor.pid, cores[:1])
         os.sched_setaffinity(0, cores[1:] or cores)
         herd.wait(lambda: herd.steps("a") > 5, "steps")
@@ -165,13 +166,13 @@ def training(folder: Path, size: int, window_s: float) -> dict[str, Any]:
         given = 0
         station = Station.open(folder / "joiner", "joiner", PeerConfig(host="127.0.0.1"))
         try:
-            for turn in range(8):
-                began, asks = time.time(), bool(turn % 2)
-                if asks:
-                    given += station.run(ask_for(station, herd, began + window_s))
-                else:
-                    time.sleep(window_s)
-                spans[asks].append((began, time.time()))
+            for _ in range(args.windows):
+                began = time.time()
+                given += station.run(ask_for(station, herd, began + args.window))
+                asked = time.time()
+                time.sleep(asked - began)
+                spans[True].append((began, asked))
+                spans[False].append((asked, time.time()))
         finally:
             station.close()
             os.sched_setaffinity(0, cores)
