@@ -216,7 +216,7 @@ class PeerConfig(Section):
     )
     give_to: int = Field(2, ge=1, le=64, description="joiners that are given the state at once")
     give_share: float = Field(
-        0.02, gt=0, le=1, description="of the machine's cores may go into giving while it trains"
+        0.018, gt=0, le=1, description="of the machine's cores may go into giving while it trains"
     )
     serve_s: float = Field(300.0, ge=0, description="how long to serve the result at the end")
     notice: Choice | None = Field(
