@@ -18,7 +18,7 @@ from peers.take import take_run_file
 from swarmnet.config import RunFile, differing_keys, fingerprint
 from swarmnet.errors import LinkError, PeerFault, RunMismatchError, StorageError, UnreachableError
 from swarmnet.events import DaemonRestarted, ReachSeen, RunEntered
-from swarmnet.exchange.membership import Membership, Status
+from swarmnet.exchange.membership import STATES, Membership, Status
 from swarmnet.exchange.transport import Handler
 from swarmnet.net.addressbook import FILE as ADDRESSES
 from swarmnet.net.daemon import Listen
@@ -34,6 +34,8 @@ REFRESH_S = 0.25
 SERVING = ("training", "consensus", "serving")
 WORKING = ("syncing", "training", "paused", "consensus")
 READING = ("training",)
+ALIVE = STATES[:-1]
+"""All but those who left."""
 VOLUNTEERS = ("worker", "stage", "trainer")
 MAX_ASKED = 8
 """Of those that a newcomer is connected to, who are asked for the run file."""
@@ -86,13 +88,14 @@ class Link:
 
     def workers(self, states: tuple[str, ...] = WORKING) -> list[str]:
         """Live workers in one of ``states``."""
-        return self._in(("worker",), states)
+        return self.of_role("worker", states=states)
 
     def volunteers(self) -> list[str]:
         """Whoever trains now, in whatever role: no bootstraps and visitors."""
-        return self._in(VOLUNTEERS, WORKING)
+        return self.of_role(*VOLUNTEERS, states=WORKING)
 
-    def _in(self, roles: tuple[str, ...], states: tuple[str, ...]) -> list[str]:
+    def of_role(self, *roles: str, states: tuple[str, ...] = ALIVE) -> list[str]:
+        """Live members in one of ``roles`` and ``states``."""
         members = self.membership
         live = members.alive(time.monotonic(), states)
         return [p for p in live if (status := members.status(p)) and status.role in roles]
@@ -105,12 +108,6 @@ class Link:
             if status is not None and status.role == role:
                 found[peer] = Span(status.since, status.read)
         return found
-
-    def of_role(self, role: str) -> list[str]:
-        """Live members of one role, whatever they do."""
-        members = self.membership
-        live = members.alive(time.monotonic())
-        return [p for p in live if (status := members.status(p)) and status.role == role]
 
     def stages(self, states: tuple[str, ...] = SERVING) -> dict[int, list[str]]:
         """Live stage peers in one of ``states`` by the stage that they serve."""

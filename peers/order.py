@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
-from peers.link import Link, learn_run, start_node
+from peers.link import VOLUNTEERS, Link, learn_run, start_node
 from peers.roles.bootstrap import OWNER_KEY
 from peers.station import Station
 from swarmnet.config import PeerConfig
@@ -48,8 +47,7 @@ async def _publish(station: Station, invite: Invite, order: Order) -> int:
     try:
         await link.phonebook.command(order)
         await asyncio.sleep(SPREAD_S)
-        alive = link.membership.alive(time.monotonic())
-        return len(set(alive) - set(link.of_role("bootstrap")))
+        return len(link.of_role(*VOLUNTEERS))
     finally:
         await link.leave()
 
